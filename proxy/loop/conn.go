@@ -49,6 +49,9 @@ func (l *Loop) Attach(c *Conn, t Transport, o Owner) error {
 	if c.loop != nil {
 		return errors.New("attach connection: it is attached already")
 	}
+	if t.peer.kind == nobody {
+		return errors.New("attach connection: the transport is empty")
+	}
 	*c = Conn{loop: l, owner: o, socket: t.socket, kept: t.kept, tail: t.tail, fd: t.fd, peer: t.peer}
 	if c.tail != nil {
 		c.flags |= watching

@@ -17,6 +17,9 @@ const (
 	reach      = 1 << (levels * levelShift) // Ticks.
 )
 
+// forever is the longest time that a timer is armed for, 146 years: a longer one could overflow.
+const forever = time.Duration(1 << 62)
+
 // Timer runs a task once after a while. It is embedded by value in what it belongs to; the zero value is ready. It belongs
 // to the loop that it is armed on, and must not be copied while it is armed.
 type Timer struct {
@@ -33,6 +36,7 @@ func (t *Timer) Armed() bool { return t.next != nil }
 func (l *Loop) Arm(t *Timer, d time.Duration, task Task) {
 	l.wheel.remove(t)
 	t.task = task
+	d = min(d, forever)
 	t.due = max(l.now>>tickShift+1, (l.now+int64(d)+1<<tickShift-1)>>tickShift)
 	l.wheel.insert(t)
 }

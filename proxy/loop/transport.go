@@ -12,7 +12,7 @@ import (
 )
 
 // Transport is a connected socket on its way from the slow path to a loop, or from one loop to another. Whoever holds it
-// must give it to Attach or close it, once; a copy is the same socket.
+// must give it to Attach or close it, once; a copy is the same socket. The zero value is no connection.
 type Transport struct {
 	socket *Socket // Nil without TLS.
 	kept   []byte
@@ -69,6 +69,9 @@ func takeDescriptor(nc net.Conn, sc syscall.Conn) (Transport, error) {
 
 // Close closes a transport that nobody has attached, and drops what it carries.
 func (t Transport) Close() error {
+	if t.peer.kind == nobody {
+		return net.ErrClosed
+	}
 	if t.socket != nil && t.tail == nil { // Behind part of a record an alert would be noise.
 		return t.socket.tls.Close()
 	}
@@ -102,7 +105,8 @@ type peer struct {
 type peerKind uint8
 
 const (
-	local peerKind = iota // A unix socket, which has no address worth keeping.
+	nobody peerKind = iota // Of a zero Transport, which has no descriptor either.
+	local                  // A unix socket, which has no address worth keeping.
 	v4
 	v6
 )
@@ -110,7 +114,7 @@ const (
 func peerOf(a net.Addr) peer {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
-		return peer{}
+		return peer{kind: local}
 	}
 	ap := t.AddrPort()
 	ip := ap.Addr().Unmap()
@@ -127,7 +131,7 @@ func (p peer) addrPort() netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(p.ip).Unmap(), p.port)
 	case v6:
 		return netip.AddrPortFrom(netip.AddrFrom16(p.ip), p.port)
-	case local:
+	case nobody, local:
 	}
 	return netip.AddrPort{}
 }
