@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,7 +43,7 @@ func (c *Cluster) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // The server has its own descriptor.
 	// Its life is not the context's: Stop, Kill or our own end ends it.
 	cmd := c.owner.command(context.WithoutCancel(ctx), c.cfg.Dir, program, "-D", c.DataDir())
 	cmd.Stdout, cmd.Stderr = log, log
@@ -124,16 +125,23 @@ func (c *Cluster) Kill() error {
 		return err
 	}
 	<-c.process.Done()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return poll(ctx, func() (bool, error) {
-		for _, pid := range children {
-			if alive(pid) {
-				return false, nil
-			}
+	return awaitEnd(children)
+}
+
+// awaitEnd waits until none of some killed processes is left: they hold the shared memory that a restart wants.
+func awaitEnd(pids []int) error {
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	limit := time.NewTimer(10 * time.Second)
+	defer limit.Stop()
+	for slices.ContainsFunc(pids, alive) {
+		select {
+		case <-ticker.C:
+		case <-limit.C:
+			return errors.New("kill PostgreSQL: a process is still there 10 s after SIGKILL")
 		}
-		return true, nil
-	})
+	}
+	return nil
 }
 
 // Freeze stops every process of the server, as a machine that hangs: connections stay open, and nothing answers. If this

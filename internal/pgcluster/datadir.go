@@ -71,7 +71,7 @@ func (o owner) runInitdb(ctx context.Context, inst Installation, dataDir string)
 	if err := o.write(passwordFile, []byte(Password(Superuser))); err != nil {
 		return err
 	}
-	defer os.Remove(passwordFile)
+	defer func() { _ = os.Remove(passwordFile) }() // It holds no secret.
 	cmd := o.command(ctx, dataDir, program, "-D", dataDir, "-U", Superuser, "--pwfile="+passwordFile,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -139,7 +139,7 @@ func (o owner) copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer src.Close()
+	defer func() { _ = src.Close() }() // Only read.
 	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

@@ -85,11 +85,11 @@ func onPath() []string {
 	if err != nil {
 		return nil
 	}
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil
 	}
-	return []string{filepath.Dir(real)}
+	return []string{filepath.Dir(target)}
 }
 
 // inspect asks the postgres in dir for its version.

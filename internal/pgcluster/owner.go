@@ -2,6 +2,7 @@ package pgcluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -40,7 +41,7 @@ func findOwner() (owner, error) {
 		}
 		return owner{uid: uid, gid: gid, other: true}, nil
 	}
-	return owner{}, fmt.Errorf("find an unprivileged user: PostgreSQL refuses to run as root, and there is neither postgres nor nobody")
+	return owner{}, errors.New("find an unprivileged user: PostgreSQL refuses to run as root, and there is neither postgres nor nobody")
 }
 
 // command is a command of PostgreSQL that runs as the owner in dir.

@@ -59,7 +59,7 @@ type Cluster struct {
 
 // Create makes the data directory of a primary and reserves its port; Start starts it. An error leaves nothing behind.
 func Create(ctx context.Context, cfg Config) (*Cluster, error) {
-	c, err := prepare(cfg)
+	c, err := prepare(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (c *Cluster) initialise(ctx context.Context) error {
 }
 
 // prepare makes the directories of a cluster and reserves its port.
-func prepare(cfg Config) (*Cluster, error) {
+func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 	who, err := findOwner()
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func prepare(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("resolve directory: %w", err)
 	}
 	cfg.Dir = dir
-	port, err := reservePort()
+	port, err := reservePort(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +136,11 @@ func (c *Cluster) DataDir() string { return filepath.Join(c.cfg.Dir, "data") }
 
 // SocketDir is the directory of the server's unix socket: libpq takes it as a host.
 func (c *Cluster) SocketDir() string { return filepath.Join(c.cfg.Dir, "s") }
+
+// SocketFile is the path of the server's unix socket.
+func (c *Cluster) SocketFile() string {
+	return filepath.Join(c.SocketDir(), ".s.PGSQL."+strconv.Itoa(c.Port()))
+}
 
 // LogFile is the file to which the server logs.
 func (c *Cluster) LogFile() string { return filepath.Join(c.cfg.Dir, "log") }

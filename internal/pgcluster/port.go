@@ -24,15 +24,15 @@ type reservation struct {
 }
 
 // reservePort finds a port that nobody listens on and nobody has reserved.
-func reservePort() (reservation, error) {
+func reservePort(ctx context.Context) (reservation, error) {
 	for range 200 {
-		number := lowestPort + rand.IntN(highestPort-lowestPort) //nolint:gosec // Not a secret.
+		number := lowestPort + rand.IntN(highestPort-lowestPort)
 		var lc net.ListenConfig
-		mark, err := lc.Listen(context.Background(), "unix", fmt.Sprintf("@pgsidecar-port-%d", number))
+		mark, err := lc.Listen(ctx, "unix", fmt.Sprintf("@pgsidecar-port-%d", number))
 		if err != nil {
 			continue
 		}
-		if isFree(number) {
+		if isFree(ctx, number) {
 			return reservation{number: number, mark: mark}, nil
 		}
 		_ = mark.Close()
@@ -40,9 +40,9 @@ func reservePort() (reservation, error) {
 	return reservation{}, errors.New("reserve port: found none free in 200 tries")
 }
 
-func isFree(number int) bool {
+func isFree(ctx context.Context, number int) bool {
 	var lc net.ListenConfig
-	ln, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(number)))
+	ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(number)))
 	if err != nil {
 		return false
 	}

@@ -26,7 +26,7 @@ func (c *Cluster) CreateStandby(ctx context.Context, dir string, settings map[st
 		cfg.Settings = map[string]string{}
 	}
 	maps.Copy(cfg.Settings, settings)
-	s, err := prepare(cfg)
+	s, err := prepare(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

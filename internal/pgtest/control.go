@@ -34,7 +34,7 @@ func (c *Cluster) StartAgain(t testing.TB) {
 	t.Helper()
 	ctx, cancel := bounded()
 	defer cancel()
-	check(t, c.Cluster.Start(ctx))
+	check(t, c.Start(ctx))
 }
 
 // Stop stops the server and waits for its end.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -74,7 +75,7 @@ func start(inst pgcluster.Installation, cfg Config) (*Cluster, error) {
 		if settings == nil {
 			settings = map[string]string{}
 		}
-		settings["max_connections"] = fmt.Sprint(cfg.MaxConnections)
+		settings["max_connections"] = strconv.Itoa(cfg.MaxConnections)
 	}
 	var ca *pgcluster.CA
 	if cfg.TLS {
@@ -103,6 +104,7 @@ func start(inst pgcluster.Installation, cfg Config) (*Cluster, error) {
 
 // end is the cleanup of a test's own cluster.
 func (c *Cluster) end(t testing.TB) {
+	t.Helper()
 	if t.Failed() {
 		t.Logf("log of PostgreSQL %d:\n%s", c.Major(), c.LogTail(40))
 	}

@@ -65,15 +65,8 @@ func endShared() error {
 	for _, c := range shared.clusters {
 		errs = append(errs, c.Close())
 	}
-	if shared.clusters != nil {
-		dir, err := workDir()
-		errs = append(errs, err)
-		if err == nil {
-			errs = append(errs, os.RemoveAll(dir))
-		}
-	}
 	shared.clusters = nil
-	return errors.Join(errs...)
+	return errors.Join(append(errs, removeWorkDir())...)
 }
 
 // IgnoreClusters keeps goleak.VerifyNone of a single test from taking the goroutines of shared clusters for leaks.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -12,29 +13,69 @@ import (
 // workDirPrefix begins the name of every test binary's directory.
 const workDirPrefix = "pgs-"
 
-// workDir makes, once, the directory of this test binary: everything its clusters write is below it. A lock that lasts
-// as long as the process marks it as in use; the directories of binaries that were killed are removed on the way.
+// work is the directory of this test binary, below which its clusters write everything: made on first use, removed by Main.
 //
-//nolint:gochecknoglobals // One directory a process; made on first use.
-var workDir = sync.OnceValues(func() (string, error) {
+//nolint:gochecknoglobals // One directory a process.
+var work struct {
+	mu  sync.Mutex
+	dir string
+}
+
+// workDir is the directory of this test binary.
+func workDir() (string, error) {
+	work.mu.Lock()
+	defer work.mu.Unlock()
+	if work.dir != "" {
+		return work.dir, nil
+	}
 	parent := os.TempDir()
 	if len(parent) > 30 {
 		parent = "/tmp" // Paths of unix sockets must stay below 108 bytes.
 	}
 	removeAbandoned(parent)
-	dir, err := os.MkdirTemp(parent, workDirPrefix)
+	dir, err := makeWorkDir(parent)
+	if err != nil {
+		return "", err
+	}
+	work.dir = dir
+	return dir, nil
+}
+
+// makeWorkDir makes a directory with a lock that lasts as long as the process and marks it as in use. It gets its name when it
+// is locked, so that no other process takes it for an abandoned one.
+func makeWorkDir(parent string) (string, error) {
+	unnamed, err := os.MkdirTemp(parent, "new-"+workDirPrefix)
 	if err != nil {
 		return "", fmt.Errorf("make work directory: %w", err)
 	}
 	// The servers may run under another account, which has to pass.
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // See above.
+	if err := os.Chmod(unnamed, 0o755); err != nil {
 		return "", fmt.Errorf("open work directory: %w", err)
 	}
-	if !lock(dir) {
-		return "", fmt.Errorf("lock work directory %s", dir)
+	if !lock(unnamed) {
+		return "", fmt.Errorf("lock work directory %s", unnamed)
+	}
+	dir := filepath.Join(parent, strings.TrimPrefix(filepath.Base(unnamed), "new-"))
+	if err := os.Rename(unnamed, dir); err != nil {
+		return "", fmt.Errorf("name work directory: %w", err)
 	}
 	return dir, nil
-})
+}
+
+// removeWorkDir removes the directory if it was ever made.
+func removeWorkDir() error {
+	work.mu.Lock()
+	defer work.mu.Unlock()
+	if work.dir == "" {
+		return nil
+	}
+	dir := work.dir
+	work.dir = ""
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove work directory: %w", err)
+	}
+	return nil
+}
 
 // removeAbandoned removes the work directories whose test binaries have ended without doing so.
 func removeAbandoned(parent string) {
