@@ -1,6 +1,7 @@
-// Package process starts the programs that a benchmark compares and reads what the kernel accounts to them: CPU time, context
-// switches, memory and system calls. It knows nothing of PostgreSQL. Linux only. Every process started here dies with
-// the benchmark and is ended by its own id.
+// Package process runs the programs that a benchmark compares and reads what the kernel accounts to them: CPU time, context
+// switches, memory and system calls. It knows nothing of what they do. Linux only.
+//
+// Every program started here dies with the benchmark and is ended by its own id.
 package process
 
 import (
@@ -9,94 +10,131 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"pgsidecar/internal/pgcluster"
 )
 
 // stopGrace is how long a process has to end after SIGTERM before it is killed.
 const stopGrace = 5 * time.Second
 
-// Command prepares a program that ends when ctx does and when the benchmark dies. It gets a process group of its own, so that
-// an interrupt at the terminal reaches only the benchmark, which then ends its processes in order.
-//
-// The kernel ties Pdeathsig to the thread that forked. Go ends a thread only when a goroutine that has locked it returns,
-// which nothing in the benchmark does.
-func Command(ctx context.Context, path string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	cmd.WaitDelay = stopGrace
-	return cmd
-}
-
-// Process is a running server program. Start starts it, Stop ends it; the goroutine wait reaps it and ends with it.
+// Process is a running program. Start starts it; Stop, or the end of the benchmark, ends it.
 type Process struct {
-	cmd  *exec.Cmd
-	log  string
-	done chan struct{} // closed by wait once the process has been reaped
-	err  error         // written by wait before done is closed
+	spawned *pgcluster.Process
+	log     string
 }
 
-// Start runs a program whose output goes to the file log, with env added to the benchmark's own environment.
-func Start(log string, env []string, path string, args ...string) (*Process, error) {
-	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// Program says what to run.
+type Program struct {
+	Path string
+	Args []string
+	Env  []string // added to the benchmark's own environment
+	Log  string   // file to which its output is appended
+	// Account is the user to run it as; empty means our own. The account is entered before the program begins: a program that
+	// changes it by itself loses the kernel's promise to end it when we die.
+	Account string
+}
+
+// Start runs a program.
+func Start(program Program) (*Process, error) {
+	out, err := os.OpenFile(program.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer out.Close()
 
-	// The process outlives any one context of the benchmark: Stop ends it.
-	cmd := Command(context.Background(), path, args...)
-	cmd.Env = append(os.Environ(), env...)
+	// Its life is no context's: Stop ends it.
+	cmd := exec.CommandContext(context.Background(), program.Path, program.Args...)
+	cmd.Env = append(os.Environ(), program.Env...)
 	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", path, err)
+	// In a process group of its own an interrupt at the terminal does not reach it: the benchmark ends it in its turn.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if program.Account != "" {
+		if cmd.SysProcAttr.Credential, err = credential(program.Account); err != nil {
+			return nil, err
+		}
 	}
-	p := &Process{cmd: cmd, log: log, done: make(chan struct{})}
-	go p.wait()
-	return p, nil
+	spawned, err := pgcluster.Spawn(cmd, syscall.SIGKILL)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{spawned: spawned, log: program.Log}, nil
 }
 
-func (p *Process) wait() {
-	p.err = p.cmd.Wait()
-	close(p.done)
+func credential(name string) (*syscall.Credential, error) {
+	account, err := user.Lookup(name)
+	if err != nil {
+		return nil, fmt.Errorf("look up account: %w", err)
+	}
+	uid, err := strconv.ParseUint(account.Uid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("parse user id: %w", err)
+	}
+	gid, err := strconv.ParseUint(account.Gid, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("parse group id: %w", err)
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// PID returns the id of the process.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+// PID is the id of the process.
+func (p *Process) PID() int { return p.spawned.Pid() }
 
 // Exited is closed once the process has ended.
-func (p *Process) Exited() <-chan struct{} { return p.done }
+func (p *Process) Exited() <-chan struct{} { return p.spawned.Done() }
 
-// Failure describes a process that has ended by itself, with the end of its log. It may be called after Exited is closed.
+// Wait waits for the end of a program that ends by itself, and kills it when ctx ends first. A program that failed is
+// described with the end of its log.
+func (p *Process) Wait(ctx context.Context) error {
+	select {
+	case <-p.Exited():
+		if p.spawned.Err() == nil {
+			return nil
+		}
+		return p.Failure()
+	case <-ctx.Done():
+		p.kill()
+		return ctx.Err()
+	}
+}
+
+// Failure describes a process that has ended though it should not have, with the end of its log. It is to be called after
+// Exited has been closed.
 func (p *Process) Failure() error {
 	const tail = 2000
 	log, err := os.ReadFile(p.log)
 	if err != nil {
-		return errors.Join(p.err, fmt.Errorf("read log: %w", err))
+		return fmt.Errorf("read log: %w", err)
 	}
-	if len(log) > tail {
-		log = log[len(log)-tail:]
+	text := strings.TrimSpace(string(log[max(0, len(log)-tail):]))
+	status := p.spawned.Err()
+	if status == nil {
+		status = errors.New("exit status 0")
 	}
-	return fmt.Errorf("%s ended (%w), its log says:\n%s", p.cmd.Path, exitError(p.err), log)
+	return fmt.Errorf("run program: %w; its log ends:\n%s", status, text)
 }
 
-func exitError(err error) error {
-	if err == nil {
-		return errors.New("exit status 0")
-	}
-	return err
-}
+// Signal sends a signal to the process; one that has ended is no error.
+func (p *Process) Signal(sig syscall.Signal) error { return p.spawned.Signal(sig) }
 
 // Stop asks the process to end, kills it when it has not done so in time, and waits until it has gone. The exit status of
 // a stopped process is nobody's concern.
 func (p *Process) Stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.spawned.Signal(syscall.SIGTERM)
 	grace := time.NewTimer(stopGrace)
 	defer grace.Stop()
 	select {
-	case <-p.done:
+	case <-p.Exited():
 	case <-grace.C:
-		_ = p.cmd.Process.Kill()
-		<-p.done
+		p.kill()
 	}
+}
+
+func (p *Process) kill() {
+	_ = p.spawned.Signal(syscall.SIGKILL)
+	<-p.Exited()
 }

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -82,7 +83,9 @@ func TestCountSyscalls_ownCalls_areCounted(t *testing.T) {
 
 func TestProcess_endsByItself_failureShowsItsLog(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
-	p, err := Start(log, []string{"GREETING=cannot bind"}, "/bin/sh", "-c", `echo "$GREETING"; exit 3`)
+	p, err := Start(Program{
+		Path: "/bin/sh", Args: []string{"-c", `echo "$GREETING"; exit 3`}, Env: []string{"GREETING=cannot bind"}, Log: log,
+	})
 	require.NoError(t, err)
 	<-p.Exited()
 	require.ErrorContains(t, p.Failure(), "cannot bind")
@@ -90,8 +93,30 @@ func TestProcess_endsByItself_failureShowsItsLog(t *testing.T) {
 }
 
 func TestProcess_stop_endsIt(t *testing.T) {
-	p, err := Start(filepath.Join(t.TempDir(), "log"), nil, "/bin/sleep", "60")
+	p, err := Start(Program{Path: "/bin/sleep", Args: []string{"60"}, Log: filepath.Join(t.TempDir(), "log")})
 	require.NoError(t, err)
 	p.Stop()
+	require.ErrorIs(t, unix.Kill(p.PID(), 0), unix.ESRCH)
+}
+
+func TestProcess_otherAccount_runsAsIt(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may run programs as someone else")
+	}
+	log := filepath.Join(t.TempDir(), "log")
+	p, err := Start(Program{Path: "/usr/bin/id", Args: []string{"-un"}, Log: log, Account: "nobody"})
+	require.NoError(t, err)
+	require.NoError(t, p.Wait(t.Context()))
+	output, err := os.ReadFile(log)
+	require.NoError(t, err)
+	require.Equal(t, "nobody\n", string(output))
+}
+
+func TestProcess_contextEnds_waitKillsIt(t *testing.T) {
+	p, err := Start(Program{Path: "/bin/sleep", Args: []string{"60"}, Log: filepath.Join(t.TempDir(), "log")})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, p.Wait(ctx), context.Canceled)
 	require.ErrorIs(t, unix.Kill(p.PID(), 0), unix.ESRCH)
 }

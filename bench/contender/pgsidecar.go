@@ -1,0 +1,67 @@
+package contender
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"pgsidecar/bench/process"
+)
+
+// NewPgsidecar prepares a pgsidecar, which Restart then starts: the program that PGSIDECAR names, else bin/pgsidecar, which `make build`
+// makes. Without one the error wraps ErrMissing. More than one loop makes a contender of its own name.
+func NewPgsidecar(ctx context.Context, cfg Config, name string, loops int) (*Contender, error) {
+	path := os.Getenv("PGSIDECAR")
+	if path == "" {
+		path = filepath.Join("bin", "pgsidecar")
+	}
+	path, err := exec.LookPath(path)
+	if err != nil {
+		return nil, fmt.Errorf("find bin/pgsidecar, which make build makes, or what PGSIDECAR says: %w", ErrMissing)
+	}
+	version, err := firstLine(ctx, path, "version")
+	if err != nil {
+		return nil, err
+	}
+	return &Contender{
+		Name: name, Version: version, Host: "127.0.0.1",
+		launch: func(c *Contender) (*process.Process, error) { return launchPgsidecar(c, cfg, path, loops) },
+	}, nil
+}
+
+// launchPgsidecar sets by environment what the comparison needs; everything else stays at its default.
+func launchPgsidecar(c *Contender, cfg Config, path string, loops int) (*process.Process, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	http, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	httpAddress := net.JoinHostPort(c.Host, strconv.Itoa(http))
+	c.Port, c.Metrics = port, "http://"+httpAddress+"/metrics"
+	settings := map[string]string{
+		"DATABASE_URL":                   cfg.Postgres.cluster.URL(Database, c.Name, "sslmode=disable"),
+		"PGSIDECAR_LISTEN":               net.JoinHostPort(c.Host, strconv.Itoa(port)),
+		"PGSIDECAR_HTTP_LISTEN":          httpAddress,
+		"PGSIDECAR_POOL_MODE":            "transaction",
+		"PGSIDECAR_POOL_MAX_CONNECTIONS": strconv.Itoa(cfg.PoolSize),
+		"PGSIDECAR_CLIENT_AUTH_METHOD":   "trust",
+		"PGSIDECAR_CLIENT_TLS_MODE":      "allow",
+		"PGSIDECAR_CLIENT_TLS_CERT_FILE": cfg.Postgres.certFile,
+		"PGSIDECAR_CLIENT_TLS_KEY_FILE":  cfg.Postgres.keyFile,
+		"PGSIDECAR_LOOPS":                strconv.Itoa(loops),
+	}
+	var env []string
+	for _, key := range slices.Sorted(maps.Keys(settings)) {
+		env = append(env, key+"="+settings[key])
+	}
+	return process.Start(process.Program{Path: path, Env: env, Log: filepath.Join(cfg.Dir, c.Name+".log")})
+}
