@@ -1,0 +1,44 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// Load reads the file and the variables (in the form of os.Environ), which override the file. The file "" is none. The
+// error lists every fault, one a line; the Config then holds what could be read.
+func Load(file string, environ []string) (Config, Origins, error) {
+	c := Default()
+	options := c.options()
+	r := &reader{file: file, origins: Origins{}, failed: map[string]bool{}}
+	if file != "" {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return c, r.origins, sortedError([]*Fault{unreadable(file, err)})
+		}
+		r.readFile(content, options)
+	}
+	r.readEnviron(environ, options)
+	r.validate(&c)
+	return c, r.origins, sortedError(r.faults)
+}
+
+// unreadable returns the fault of a file that cannot be read.
+func unreadable(file string, err error) *Fault {
+	f := &Fault{File: file, Wrong: "cannot be read", Instead: fmt.Sprintf("check the name and its permissions (%s)", reason(err))}
+	if errors.Is(err, fs.ErrNotExist) {
+		f.Wrong, f.Instead = "does not exist", "check the name given by --config or "+FileVariable
+	}
+	return f
+}
+
+// reason returns the operating system's word for an error, without the name of the file.
+func reason(err error) string {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err.Error()
+	}
+	return err.Error()
+}

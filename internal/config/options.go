@@ -1,0 +1,256 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// option is one key: where its value is in a Config, and what there is to know about it. Only this table knows the keys.
+type option struct {
+	key   string // Dotted path in the file. The variable's name follows from it, see variableOf.
+	value value
+
+	doc      string // Sentences for the reference file.
+	restart  bool   // A running proxy cannot take over a change.
+	secret   bool   // Printed as its value's masked form.
+	variable string // A variable that is also understood, because others set it already.
+	alias    string // What other poolers call it; only to point people to the key.
+}
+
+// Bounds that keep slips such as a missing decimal point from being taken for a wish.
+const (
+	maxTimeout  = 24 * time.Hour
+	maxLifetime = 30 * 24 * time.Hour
+	maxServers  = 10_000
+	maxClients  = 1_000_000
+)
+
+// options returns the table of all keys, bound to c, in the order of the reference file.
+func (c *Config) options() []option {
+	var all []option
+	for _, part := range [][]option{
+		c.listenOptions(), c.upstreamOptions(), c.poolOptions(), c.clientOptions(), c.accessOptions(), c.processOptions(),
+	} {
+		all = append(all, part...)
+	}
+	return all
+}
+
+func (c *Config) listenOptions() []option {
+	return []option{{
+		key: "listen", value: listenList{&c.Listen}, restart: true, alias: "listen_addr listen_port unix_socket_dir",
+		doc: "Where clients connect: host:port, or the path of a unix socket. A path whose last part does not begin with " +
+			".s.PGSQL. is a directory, in which the socket .s.PGSQL.6432 is made. An entry may also be a mapping " +
+			"{address: host:port, route: standby}; the routes are primary (the default), standby, prefer-standby and any.",
+	}, {
+		key: "http.listen", value: addressList{&c.HTTP.Listen}, restart: true,
+		doc: "Where probes (/livez, /readyz), /metrics and the status page are served: host:port or the path of a unix socket. " +
+			"Kubernetes and Prometheus need an address of the pod, such as 0.0.0.0:6433; what changes the proxy's state (drain, reload) " +
+			"answers on loopback and unix sockets only. An empty list switches it off.",
+	}}
+}
+
+func (c *Config) upstreamOptions() []option {
+	return []option{{
+		key: "upstream.url", value: connString(&c.Upstream.URL), secret: true, variable: "DATABASE_URL",
+		alias: "host dbname url database_url dsn",
+		doc: "PostgreSQL, as a URL or as keywords and values, in the words of libpq: several hosts, target_session_attrs, sslmode and " +
+			"sslrootcert work as there. Its user and password are those of the first known user. Settings in it " +
+			"(application_name, options) are given to every server connection.",
+	}, {
+		key: "upstream.password_file", value: path(&c.Upstream.PasswordFile),
+		doc: "A file with the password of the URL's user, for passwords that change: it is read again when a login fails. " +
+			"It comes before a password in the URL.",
+	}, {
+		key: "upstream.connect_timeout", value: duration(&c.Upstream.ConnectTimeout, time.Second, maxTimeout),
+		alias: "server_connect_timeout",
+		doc:   "How long connecting and logging in to PostgreSQL may take. A connect_timeout in the URL bounds each host on top.",
+	}, {
+		key: "upstream.keepalive", value: duration(&c.Upstream.Keepalive, 0, maxTimeout),
+		alias: "tcp_keepalive tcp_keepidle tcp_keepintvl tcp_keepcnt",
+		doc: "How long a silent server that does not answer TCP keepalive probes is believed to be alive. " +
+			"0 leaves it to the operating system.",
+	}, {
+		key: "upstream.tcp_user_timeout", value: duration(&c.Upstream.TCPUserTimeout, 0, maxTimeout), alias: "tcp_user_timeout",
+		doc: "How long bytes sent to a server may stay unacknowledged before the connection is given up; keepalive does not notice " +
+			"this case. 0 leaves it to the operating system, which takes about 15 minutes.",
+	}, {
+		key: "failover.hold", value: duration(&c.Failover.Hold, 0, time.Hour),
+		doc: "How long clients that begin a transaction are held while no server can be reached, before they get an error. " +
+			"0 tells them at once.",
+	}}
+}
+
+func (c *Config) poolOptions() []option {
+	return []option{{
+		key: "pool.mode", value: poolMode(&c.Pool.Mode), alias: "pool_mode",
+		doc: "How long a client keeps its server: for a transaction, for its session, or for a single statement " +
+			"(which refuses transactions of several statements).",
+	}, {
+		key: "pool.max_connections", value: number(&c.Pool.MaxConnections, 1, maxServers), variable: "MAX_CONNECTIONS",
+		alias: "default_pool_size pool_size max_pool_size",
+		doc: "The most connections to PostgreSQL, over all databases and users, those that are being opened or closed included. " +
+			"PostgreSQL never sees more from this proxy.",
+	}, {
+		key: "pool.min_connections", value: number(&c.Pool.MinConnections, 0, maxServers), alias: "min_pool_size min_idle",
+		doc: "How many connections each pool that has had a client is kept filled to.",
+	}, {
+		key: "pool.max_connections_per_database", value: number(&c.Pool.MaxConnectionsPerDatabase, 0, maxServers), alias: "max_db_connections",
+		doc: "The most connections to one database. 0 sets no limit of its own.",
+	}, {
+		key: "pool.max_connections_per_user", value: number(&c.Pool.MaxConnectionsPerUser, 0, maxServers), alias: "max_user_connections",
+		doc: "The most connections of one user. 0 sets no limit of its own.",
+	}, {
+		key: "pool.acquire_timeout", value: duration(&c.Pool.AcquireTimeout, 0, maxTimeout), alias: "query_wait_timeout pool_timeout",
+		doc: "How long a client waits for a connection before it gets an error. 0 waits for ever.",
+	}, {
+		key: "pool.idle_timeout", value: duration(&c.Pool.IdleTimeout, 0, maxLifetime), alias: "server_idle_timeout",
+		doc: "How long a connection may lie unused before it is closed. 0 keeps it.",
+	}, {
+		key: "pool.max_lifetime", value: duration(&c.Pool.MaxLifetime, 0, maxLifetime), alias: "server_lifetime",
+		doc: "How old a connection may get before it is closed at its next release; each gets up to a tenth less, so that they do not end " +
+			"together. 0 sets no limit.",
+	}, {
+		key: "prepared_statements.max", value: number(&c.PreparedStatements.Max, 1, 100_000), alias: "max_prepared_statements",
+		doc: "How many prepared statements each server connection holds. The least recently used ones make room and are prepared again " +
+			"when a client needs them.",
+	}, {
+		key: "prepared_statements.max_per_client", value: number(&c.PreparedStatements.MaxPerClient, 1, maxClients),
+		doc: "How many prepared statements one client may hold.",
+	}}
+}
+
+func (c *Config) clientOptions() []option {
+	return []option{{
+		key: "client.max_clients", value: number(&c.Client.MaxClients, 1, maxClients), alias: "max_client_conn max_clients",
+		doc: "The most clients. One more is refused with SQLSTATE 53300.",
+	}, {
+		key: "client.max_clients_per_database", value: number(&c.Client.MaxClientsPerDatabase, 0, maxClients), alias: "max_db_client_connections",
+		doc: "The most clients of one database. 0 sets no limit of its own.",
+	}, {
+		key: "client.max_clients_per_user", value: number(&c.Client.MaxClientsPerUser, 0, maxClients), alias: "max_user_client_connections",
+		doc: "The most clients of one user. 0 sets no limit of its own.",
+	}, {
+		key: "client.login_timeout", value: duration(&c.Client.LoginTimeout, time.Second, maxTimeout), alias: "client_login_timeout",
+		doc: "How long a client may take to log in.",
+	}, {
+		key: "client.idle_timeout", value: duration(&c.Client.IdleTimeout, 0, maxLifetime), alias: "client_idle_timeout",
+		doc: "How long a client may be idle between transactions before it is disconnected. 0 sets no limit.",
+	}, {
+		key: "client.write_timeout", value: duration(&c.Client.WriteTimeout, 0, maxTimeout), alias: "client_write_timeout",
+		doc: "How long a client may leave its results unread, which holds up its server, before it is disconnected. 0 sets no limit.",
+	}, {
+		key: "query_timeout", value: duration(&c.Timeouts.Query, 0, maxTimeout),
+		doc: "How long one query may run before its connection is cancelled and closed. 0 sets no limit.",
+	}, {
+		key: "transaction_timeout", value: duration(&c.Timeouts.Transaction, 0, maxTimeout),
+		doc: "How long a transaction may last before its client is disconnected. 0 sets no limit.",
+	}, {
+		key: "idle_transaction_timeout", value: duration(&c.Timeouts.IdleTransaction, 0, maxTimeout),
+		alias: "idle_in_transaction_session_timeout",
+		doc:   "How long a client may be idle within a transaction before it is disconnected. 0 sets no limit.",
+	}}
+}
+
+func (c *Config) accessOptions() []option {
+	return []option{{
+		key: "client_auth.method", value: choice(&c.ClientAuth.Method, AuthTrust, AuthPassword, AuthMD5, AuthSCRAM), alias: "auth_type",
+		doc: "How clients prove who they are. trust asks for nothing and is only taken on loopback and unix sockets.",
+	}, {
+		key: "client_auth.users_file", value: path(&c.ClientAuth.UsersFile), alias: "auth_file",
+		doc: "A file with users and their secrets in the form of PgBouncer's userlist.txt: \"name\" \"secret\" on each line, the secret in " +
+			"plain text, as md5 or as SCRAM-SHA-256.",
+	}, {
+		key: "client_auth.unknown_users", value: choice(&c.ClientAuth.UnknownUsers, UnknownReject, UnknownAsIs, UnknownUpstream),
+		doc: "What happens to users that are neither in the URL nor in the users file: reject; as-is, the server is asked under the client's " +
+			"own name (for servers that trust the proxy); upstream, everyone becomes the URL's user.",
+	}, {
+		key: "client_auth.force_trust", value: boolean(&c.ClientAuth.ForceTrust),
+		doc: "Take trust on addresses that others can reach, too. Whoever reaches the port is then in the database.",
+	}, {
+		key:   "client_tls.mode",
+		value: choice(&c.ClientTLS.Mode, TLSDisable, TLSAllow, TLSRequire, TLSVerifyCA, TLSVerifyFull), alias: "client_tls_sslmode",
+		doc: "Encryption towards clients: not offered, offered, required, or required with a certificate of the client's (verify-ca; " +
+			"with verify-full its common name must be the user). Unix sockets are never encrypted.",
+	}, {
+		key: "client_tls.cert_file", value: path(&c.ClientTLS.CertFile), alias: "client_tls_cert_file",
+		doc: "The certificate shown to clients, PEM. Read again at a reload.",
+	}, {
+		key: "client_tls.key_file", value: path(&c.ClientTLS.KeyFile), alias: "client_tls_key_file",
+		doc: "Its private key, PEM.",
+	}, {
+		key: "client_tls.ca_file", value: path(&c.ClientTLS.CAFile), alias: "client_tls_ca_file",
+		doc: "The authorities that clients' certificates are checked against, PEM.",
+	}, {
+		key: "client_tls.min_version", value: choice(&c.ClientTLS.MinVersion, TLS12, TLS13), alias: "client_tls_protocols",
+		doc: "The oldest TLS version that is accepted.",
+	}, {
+		key: "databases", value: entries[Database]{&c.Databases, (*Database).options, "app: {dbname: app_production}"},
+		doc: "Names that clients may ask for, and what is meant by them. Any other name is passed on as it is.",
+	}, {
+		key: "users", value: entries[User]{&c.Users, (*User).options, "reports: {max_connections: 2, pool_mode: session}"},
+		doc: "Settings of single users, which come before those of the database and of the pool.",
+	}}
+}
+
+// options returns the table of the keys below databases.NAME.
+func (d *Database) options() []option {
+	return []option{
+		{key: "dbname", value: text(&d.DBName, "the name of a database"), doc: "The database at the server; the alias's own name without it."},
+		{key: "user", value: text(&d.User, "the name of a user"), alias: "auth_user", doc: "The user at the server, whoever the client is."},
+		{key: "pool_mode", value: poolMode(&d.PoolMode), doc: "In place of pool.mode."},
+		{
+			key: "max_connections", value: number(&d.MaxConnections, 0, maxServers), alias: "max_db_connections pool_size",
+			doc: "In place of pool.max_connections_per_database.",
+		},
+		{
+			key: "max_clients", value: number(&d.MaxClients, 0, maxClients), alias: "max_db_client_connections",
+			doc: "In place of client.max_clients_per_database.",
+		},
+	}
+}
+
+// options returns the table of the keys below users.NAME.
+func (u *User) options() []option {
+	return []option{
+		{key: "pool_mode", value: poolMode(&u.PoolMode), doc: "In place of pool.mode."},
+		{
+			key: "max_connections", value: number(&u.MaxConnections, 0, maxServers), alias: "max_user_connections pool_size",
+			doc: "In place of pool.max_connections_per_user.",
+		},
+		{
+			key: "max_clients", value: number(&u.MaxClients, 0, maxClients), alias: "max_user_client_connections",
+			doc: "In place of client.max_clients_per_user.",
+		},
+	}
+}
+
+func (c *Config) processOptions() []option {
+	return []option{{
+		key: "drain.timeout", value: duration(&c.Drain.Timeout, 0, maxTimeout), alias: "shutdown_timeout",
+		doc: "How long transactions may go on after SIGTERM before they are cut. Keep it below the pod's terminationGracePeriodSeconds.",
+	}, {
+		key: "lifecycle", value: choice(&c.Lifecycle, LifecycleNative, LifecycleClassic), restart: true,
+		doc: "native: SIGTERM comes after the application has ended (a Kubernetes native sidecar, a service of its own). " +
+			"classic: it comes at the same time (a plain second container).",
+	}, {
+		key: "log.level", value: choice(&c.Log.Level, LogDebug, LogInfo, LogWarn, LogError),
+		doc: "The least severe lines that are logged.",
+	}, {
+		key: "log.format", value: choice(&c.Log.Format, LogText, LogJSON), restart: true,
+		doc: "The form of log lines, which go to standard error.",
+	}, {
+		key: "log.connections", value: boolean(&c.Log.Connections), alias: "log_connections log_disconnections",
+		doc: "Log each client that logs in or leaves.",
+	}, {
+		key: "loops", value: number(&c.Loops, 1, 64), restart: true,
+		doc: "How many event loops carry the clients. One is right up to a full core.",
+	}}
+}
+
+func poolMode(to *PoolMode) value { return choice(to, PoolTransaction, PoolSession, PoolStatement) }
+
+// variableOf returns the name of the environment variable that sets the key.
+func variableOf(key string) string {
+	return variablePrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}

@@ -1,0 +1,202 @@
+package config
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// validate notes what is wrong between keys, each of which is right by itself.
+func (r *reader) validate(c *Config) {
+	r.validateUpstream(c)
+	r.validateAddresses(c)
+	r.validatePool(c)
+	r.validateAuth(c)
+	r.validateTLS(c)
+	r.validateFiles(c)
+}
+
+// wrong notes a fault of key where key was set.
+func (r *reader) wrong(key, wrong, instead string) {
+	f := &Fault{Key: key, Wrong: wrong, Instead: instead}
+	if o, ok := r.origins[key]; ok {
+		f.File, f.Line, f.Variable = o.File, o.Line, o.Variable
+	}
+	r.failed[key] = true
+	r.faults = append(r.faults, f)
+}
+
+// sound reports whether all the keys could be read, so that a rule about them says something new.
+func (r *reader) sound(keys ...string) bool {
+	for _, key := range keys {
+		if r.failed[key] {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *reader) validateUpstream(c *Config) {
+	if !r.sound("upstream.url") {
+		return
+	}
+	if c.Upstream.URL == "" {
+		r.wrong("upstream.url", "is not set", "write postgres://user:password@host:5432/database here or in DATABASE_URL")
+		return
+	}
+	parsed, err := pgconn.ParseConfig(c.Upstream.URL.Reveal())
+	if err != nil {
+		return // Said when it was read.
+	}
+	for _, target := range targets(parsed) {
+		for _, listen := range c.Listen {
+			if r.sound("listen") && sameLocalPort(target, listen.Address) {
+				r.wrong("upstream.url", "points at the proxy itself, "+listen.Address, "write the address of PostgreSQL, or let the proxy listen elsewhere")
+				return
+			}
+		}
+	}
+}
+
+// targets returns the addresses that a connection string names.
+func targets(c *pgconn.Config) []string {
+	list := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
+	for _, f := range c.Fallbacks {
+		list = append(list, net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))))
+	}
+	return list
+}
+
+// sameLocalPort reports whether a connection to target would be one to listen, both being on this machine.
+func sameLocalPort(target, listen string) bool {
+	if network, _ := Socket(listen); network == "unix" || !Local(target) {
+		return false
+	}
+	_, a, _ := net.SplitHostPort(target)
+	host, b, _ := net.SplitHostPort(listen)
+	ip := net.ParseIP(host)
+	return a == b && (Local(listen) || host == "" || ip != nil && ip.IsUnspecified())
+}
+
+func (r *reader) validateAddresses(c *Config) {
+	if !r.sound("listen", "http.listen") {
+		return
+	}
+	taken := map[string]bool{}
+	for _, listen := range c.Listen {
+		network, address := listen.Socket()
+		r.validateFree("listen", network, address, taken)
+	}
+	for _, listen := range c.HTTP.Listen {
+		network, address := Socket(listen)
+		r.validateFree("http.listen", network, address, taken)
+	}
+}
+
+// validateFree notes an address that is used a second time. Port 0 is a new port every time.
+func (r *reader) validateFree(key, network, address string, taken map[string]bool) {
+	if _, port, _ := net.SplitHostPort(address); network == "tcp" && port == "0" {
+		return
+	}
+	if taken[address] {
+		r.wrong(key, address+" is there twice", "write another port or path")
+	}
+	taken[address] = true
+}
+
+func (r *reader) validatePool(c *Config) {
+	if r.sound("pool.min_connections", "pool.max_connections") && c.Pool.MinConnections > c.Pool.MaxConnections {
+		r.wrong("pool.min_connections",
+			fmt.Sprintf("%d is more than pool.max_connections, which is %d", c.Pool.MinConnections, c.Pool.MaxConnections),
+			"lower the one or raise the other")
+	}
+}
+
+func (r *reader) validateAuth(c *Config) {
+	auth := c.ClientAuth
+	if !r.sound("client_auth.method", "client_auth.users_file", "client_auth.unknown_users", "client_auth.force_trust") {
+		return
+	}
+	if auth.Method == AuthTrust && !auth.ForceTrust && r.sound("listen") {
+		for _, listen := range c.Listen {
+			if !Local(listen.Address) {
+				r.wrong("listen", listen.Address+" can be reached by others, and client_auth.method is trust",
+					"write 127.0.0.1, or client_auth.method: scram-sha-256, or client_auth.force_trust: true if that is meant")
+			}
+		}
+	}
+	if auth.UnknownUsers == UnknownAsIs && (auth.Method == AuthMD5 || auth.Method == AuthSCRAM) {
+		r.wrong("client_auth.unknown_users", "as-is cannot work with method "+string(auth.Method)+", which keeps the password from the server",
+			"write reject, or client_auth.method: password")
+		return
+	}
+	if auth.Method != AuthTrust && auth.UnknownUsers != UnknownAsIs && auth.UsersFile == "" && r.noPassword(c) {
+		r.wrong("client_auth.method", string(auth.Method)+" leaves nobody who could log in, as no password is known",
+			"set client_auth.users_file, or put a password into upstream.url")
+	}
+}
+
+// noPassword reports whether the URL's user is known to have no password.
+func (r *reader) noPassword(c *Config) bool {
+	if c.Upstream.PasswordFile != "" || !r.sound("upstream.url", "upstream.password_file") {
+		return false
+	}
+	parsed, err := pgconn.ParseConfig(c.Upstream.URL.Reveal())
+	return err == nil && parsed.Password == ""
+}
+
+func (r *reader) validateTLS(c *Config) {
+	t := c.ClientTLS
+	if !r.sound("client_tls.mode", "client_tls.cert_file", "client_tls.key_file", "client_tls.ca_file") {
+		return
+	}
+	if t.CertFile != "" && t.KeyFile == "" {
+		r.wrong("client_tls.cert_file", "has no key", "set client_tls.key_file")
+	}
+	if t.KeyFile != "" && t.CertFile == "" {
+		r.wrong("client_tls.key_file", "has no certificate", "set client_tls.cert_file")
+	}
+	if t.Mode == TLSDisable {
+		if t.CertFile != "" && t.KeyFile != "" {
+			r.wrong("client_tls.cert_file", "is not used, as client_tls.mode is disable", "write client_tls.mode: allow or require")
+		}
+		return
+	}
+	if t.CertFile == "" && t.KeyFile == "" {
+		r.wrong("client_tls.mode", string(t.Mode)+" needs a certificate", "set client_tls.cert_file and client_tls.key_file")
+	}
+	if (t.Mode == TLSVerifyCA || t.Mode == TLSVerifyFull) && t.CAFile == "" {
+		r.wrong("client_tls.mode", string(t.Mode)+" needs authorities to check against", "set client_tls.ca_file")
+	}
+}
+
+// validateFiles notes files that cannot be read, and certificates that cannot be used.
+func (r *reader) validateFiles(c *Config) {
+	files := []struct{ key, name string }{
+		{"upstream.password_file", c.Upstream.PasswordFile},
+		{"client_auth.users_file", c.ClientAuth.UsersFile},
+		{"client_tls.cert_file", c.ClientTLS.CertFile},
+		{"client_tls.key_file", c.ClientTLS.KeyFile},
+		{"client_tls.ca_file", c.ClientTLS.CAFile},
+	}
+	for _, f := range files {
+		if f.name == "" || !r.sound(f.key) {
+			continue
+		}
+		if _, err := os.ReadFile(f.name); err != nil {
+			r.wrong(f.key, f.name+" cannot be read: "+reason(err), "check the name, and that the proxy's user may read it")
+		}
+	}
+	if c.ClientTLS.CertFile == "" || !r.sound("client_tls.cert_file", "client_tls.key_file") {
+		return
+	}
+	if _, err := tls.LoadX509KeyPair(c.ClientTLS.CertFile, c.ClientTLS.KeyFile); err != nil {
+		r.wrong("client_tls.cert_file", "cannot be used with client_tls.key_file: "+strings.TrimPrefix(err.Error(), "tls: "),
+			"give a certificate and its own key, both in PEM")
+	}
+}
