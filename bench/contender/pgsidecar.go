@@ -3,12 +3,10 @@ package contender
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"pgsidecar/bench/process"
@@ -35,7 +33,6 @@ func NewPgsidecar(ctx context.Context, cfg Config, name string, loops int) (*Con
 	}, nil
 }
 
-// launchPgsidecar sets by environment what the comparison needs; everything else stays at its default.
 func launchPgsidecar(c *Contender, cfg Config, path string, loops int) (*process.Process, error) {
 	port, err := freePort()
 	if err != nil {
@@ -47,21 +44,25 @@ func launchPgsidecar(c *Contender, cfg Config, path string, loops int) (*process
 	}
 	httpAddress := net.JoinHostPort(c.Host, strconv.Itoa(http))
 	c.Port, c.Metrics = port, "http://"+httpAddress+"/metrics"
-	settings := map[string]string{
-		"DATABASE_URL":                   cfg.Postgres.cluster.URL(Database, c.Name, "sslmode=disable"),
-		"PGSIDECAR_LISTEN":               net.JoinHostPort(c.Host, strconv.Itoa(port)),
-		"PGSIDECAR_HTTP_LISTEN":          httpAddress,
-		"PGSIDECAR_POOL_MODE":            "transaction",
-		"PGSIDECAR_POOL_MAX_CONNECTIONS": strconv.Itoa(cfg.PoolSize),
-		"PGSIDECAR_CLIENT_AUTH_METHOD":   "trust",
-		"PGSIDECAR_CLIENT_TLS_MODE":      "allow",
-		"PGSIDECAR_CLIENT_TLS_CERT_FILE": cfg.Postgres.certFile,
-		"PGSIDECAR_CLIENT_TLS_KEY_FILE":  cfg.Postgres.keyFile,
-		"PGSIDECAR_LOOPS":                strconv.Itoa(loops),
-	}
-	var env []string
-	for _, key := range slices.Sorted(maps.Keys(settings)) {
-		env = append(env, key+"="+settings[key])
-	}
+	env := pgsidecarEnv(cfg, c, cfg.Postgres.cluster.URL(Database, c.Name, "sslmode=disable"), httpAddress, loops)
 	return process.Start(process.Program{Path: path, Env: env, Log: filepath.Join(cfg.Dir, c.Name+".log")})
+}
+
+// pgsidecarEnv sets by environment what the comparison needs, the same as PgBouncer's configuration does; everything else stays at
+// its default.
+func pgsidecarEnv(cfg Config, c *Contender, upstream, httpAddress string, loops int) []string {
+	return []string{
+		"DATABASE_URL=" + upstream,
+		"PGSIDECAR_LISTEN=" + net.JoinHostPort(c.Host, strconv.Itoa(c.Port)),
+		"PGSIDECAR_HTTP_LISTEN=" + httpAddress,
+		"PGSIDECAR_POOL_MODE=transaction",
+		"PGSIDECAR_POOL_MAX_CONNECTIONS=" + strconv.Itoa(cfg.PoolSize),
+		"PGSIDECAR_CLIENT_MAX_CLIENTS=" + strconv.Itoa(cfg.Clients),
+		"PGSIDECAR_CLIENT_AUTH_METHOD=trust",
+		"PGSIDECAR_CLIENT_TLS_MODE=allow",
+		"PGSIDECAR_CLIENT_TLS_CERT_FILE=" + cfg.Postgres.certFile,
+		"PGSIDECAR_CLIENT_TLS_KEY_FILE=" + cfg.Postgres.keyFile,
+		"PGSIDECAR_LOG_CONNECTIONS=false",
+		"PGSIDECAR_LOOPS=" + strconv.Itoa(loops),
+	}
 }

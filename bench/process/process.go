@@ -1,5 +1,5 @@
 // Package process runs the programs that a benchmark compares and reads what the kernel accounts to them: CPU time, context
-// switches, memory and system calls. It knows nothing of what they do. Linux only.
+// switches, memory and system calls. Linux only.
 //
 // Every program started here dies with the benchmark and is ended by its own id.
 package process
@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,7 +33,7 @@ type Process struct {
 type Program struct {
 	Path string
 	Args []string
-	Env  []string // added to the benchmark's own environment
+	Env  []string // added to the benchmark's own environment, of which nothing that concerns PostgreSQL or a proxy is passed on
 	Log  string   // file to which its output is appended
 	// Account is the user to run it as; empty means our own. The account is entered before the program begins: a program that
 	// changes it by itself loses the kernel's promise to end it when we die.
@@ -49,7 +50,7 @@ func Start(program Program) (*Process, error) {
 
 	// Its life is no context's: Stop ends it.
 	cmd := exec.CommandContext(context.Background(), program.Path, program.Args...)
-	cmd.Env = append(os.Environ(), program.Env...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), concernsPostgreSQL), program.Env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	// In a process group of its own an interrupt at the terminal does not reach it: the benchmark ends it in its turn.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -63,6 +64,11 @@ func Start(program Program) (*Process, error) {
 		return nil, err
 	}
 	return &Process{spawned: spawned, log: program.Log}, nil
+}
+
+// concernsPostgreSQL tells whether a variable may change what libpq, pgbench or a proxy does: PGOPTIONS, PGSIDECAR_LOOPS ...
+func concernsPostgreSQL(variable string) bool {
+	return strings.HasPrefix(variable, "PG") || strings.HasPrefix(variable, "MAX_CONNECTIONS=")
 }
 
 func credential(name string) (*syscall.Credential, error) {

@@ -92,6 +92,18 @@ func TestProcess_endsByItself_failureShowsItsLog(t *testing.T) {
 	require.ErrorContains(t, p.Failure(), "exit status 3")
 }
 
+func TestProcess_environment_keepsWhatIsNotPostgreSQLs(t *testing.T) {
+	t.Setenv("PGOPTIONS", "-c jit=on")
+	t.Setenv("GREETING", "hello")
+	log := filepath.Join(t.TempDir(), "log")
+	p, err := Start(Program{Path: "/bin/sh", Args: []string{"-c", `echo "$PGOPTIONS|$GREETING|$PGSIDECAR_LOOPS"`}, Env: []string{"PGSIDECAR_LOOPS=2"}, Log: log})
+	require.NoError(t, err)
+	require.NoError(t, p.Wait(t.Context()))
+	output, err := os.ReadFile(log)
+	require.NoError(t, err)
+	require.Equal(t, "|hello|2\n", string(output))
+}
+
 func TestProcess_stop_endsIt(t *testing.T) {
 	p, err := Start(Program{Path: "/bin/sleep", Args: []string{"60"}, Log: filepath.Join(t.TempDir(), "log")})
 	require.NoError(t, err)
