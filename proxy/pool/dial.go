@@ -158,7 +158,7 @@ func (p *Pool) failed(d *dial, err error) {
 	case d.generation != t.generation: // Recycle has cancelled it: no failure.
 		if w != nil {
 			d.waiter = w
-			p.enqueue(w)
+			p.enqueue(w, true)
 		}
 		return
 	case d.kind == private && w == nil: // Cancelled by the waiter that has given up: no failure.
@@ -168,7 +168,7 @@ func (p *Pool) failed(d *dial, err error) {
 		return
 	case w != nil:
 		d.waiter = w
-		p.enqueue(w)
+		p.enqueue(w, true)
 	}
 	now := t.now()
 	p.failure.add(p, d, err, now)

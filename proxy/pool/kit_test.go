@@ -68,10 +68,12 @@ func (w *world) settle() {
 	}
 }
 
-// pass lets time go by and what it brings.
+// pass lets time go by and what it brings. Loops run their tasks once a second at least.
 func (w *world) pass(d time.Duration) {
-	<-time.After(d)
-	w.settle()
+	for ; d > 0; d -= time.Second {
+		<-time.After(min(d, time.Second))
+		w.settle()
+	}
 }
 
 func (w *world) answer(script func(p *Pool, private any) error) {

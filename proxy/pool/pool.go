@@ -104,9 +104,10 @@ const (
 // Acquire lends a connection. When one is idle on the waiter's loop, it is lent at once. Otherwise w is queued, or an
 // idle connection of another loop sets out for it, and Granted of its grantee will be called. Called on w's loop.
 func (p *Pool) Acquire(w *Waiter) (Conn, bool) {
+	w.mustBeFree()
 	t := p.target
 	t.mu.Lock()
-	p = p.enter(w)
+	p = p.current()
 	p.totals.acquires++
 	if s := p.idle[w.loop].slots.front(); s != nil {
 		s.become(slotLent)
@@ -130,10 +131,11 @@ func (p *Pool) Acquire(w *Waiter) (Conn, bool) {
 // is passed here, and Release will answer Close. w waits in the same order as the others for a slot, and Granted of its
 // grantee will be called when the connection is there. Called on w's loop.
 func (p *Pool) AcquirePrivate(w *Waiter, what any) {
+	w.mustBeFree()
 	t := p.target
 	t.mu.Lock()
 	defer t.unlock()
-	p = p.enter(w)
+	p = p.current()
 	p.totals.acquires++
 	p.totals.waits++
 	w.pool = p
@@ -216,11 +218,8 @@ func (p *Pool) Release(c Conn) (Verdict, Grantee) {
 	}
 }
 
-// enter begins an acquire, in the pool that has taken the place of this one if it has been retired.
-func (p *Pool) enter(w *Waiter) *Pool {
-	if w.pool != nil {
-		panic("pool: acquire with a waiter that is still waiting")
-	}
+// current is the pool, or the one that has taken its place if it has been retired.
+func (p *Pool) current() *Pool {
 	if p.retired {
 		p = p.target.pool(p.database, p.user)
 	}
@@ -252,18 +251,18 @@ func (p *Pool) queue(w *Waiter) {
 	now := t.now()
 	w.since = now
 	p.failure.welcome(p, now)
-	p.enqueue(w)
+	p.enqueue(w, false)
 	t.serve(now)
 }
 
-// enqueue puts w at its place in the order, which is the end unless it has been there before.
-func (p *Pool) enqueue(w *Waiter) {
+// enqueue puts w at the end, or in front of all that came no earlier when it returns after its connection was lost.
+func (p *Pool) enqueue(w *Waiter, returns bool) {
 	q := &p.waiting[w.demand()]
 	w.state, w.slot = waiterQueued, nil
-	if last := q.back(); last == nil || last.since <= w.since {
-		q.pushBack(&w.link, w)
+	if returns {
+		q.pushBefore(&w.link, w, func(x *Waiter) bool { return x.since >= w.since })
 	} else {
-		q.pushBefore(&w.link, w, func(x *Waiter) bool { return x.since > w.since })
+		q.pushBack(&w.link, w)
 	}
 	if !p.link.linked() {
 		p.target.waiting.pushBack(&p.link, p)
@@ -305,7 +304,7 @@ func (p *Pool) requeue(w *Waiter) {
 			return
 		}
 	}
-	p.enqueue(w)
+	p.enqueue(w, true)
 }
 
 func (p *Pool) waiters() int { return p.waiting[shared].n + p.waiting[private].n }

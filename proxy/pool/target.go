@@ -126,6 +126,18 @@ func (t *Target) Recycle(why string) {
 	t.serve(t.now())
 }
 
+// Retry ends the pauses between failing dials, for whoever has seen the server alive. Hold runs on.
+func (t *Target) Retry() {
+	t.mu.Lock()
+	defer t.unlock()
+	for _, p := range t.list {
+		p.failure.delay, p.failure.retryAt = 0, 0
+	}
+	now := t.now()
+	t.serve(now)
+	t.alarm(now) // For MinConnections.
+}
+
 // empty closes all idle connections and cancels all dials.
 func (t *Target) empty(why reason, detail string) {
 	for _, p := range t.list {
@@ -193,7 +205,7 @@ func share(bounds map[string]*bound, name string, limit int) *bound {
 	return b
 }
 
-// retire forgets a pool that has long been empty. Whoever still holds it is sent to its successor by Pool.enter.
+// retire forgets a pool that has long been empty. Whoever still holds it is sent to its successor by Pool.current.
 func (t *Target) retire(p *Pool) {
 	p.retired = true
 	delete(t.pools, poolKey{p.database, p.user})

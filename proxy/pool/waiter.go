@@ -40,6 +40,13 @@ func (w *Waiter) Init(g Grantee, loop int) {
 // Waiting reports whether an acquire is under way, that is, whether Cancel is due before the session ends.
 func (w *Waiter) Waiting() bool { return w.pool != nil }
 
+// mustBeFree catches a session that acquires twice: it would lose a connection.
+func (w *Waiter) mustBeFree() {
+	if w.pool != nil {
+		panic("pool: acquire with a waiter that is still waiting")
+	}
+}
+
 // Take fetches what Granted announced: the connection, or why there is none (ErrClosed, ErrUnavailable around the dial's
 // error, or the server's own error). The connection is on the session's loop or on none, and then the session attaches
 // it. Nil and nil mean that nothing has been decided: Granted came late, for an acquire that was cancelled, or the
