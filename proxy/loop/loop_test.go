@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait of these tests for something that is bound to happen.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 type taskFunc func()
 
@@ -244,6 +245,7 @@ func settled(t *testing.T, l *Loop) uint64 {
 		if asleep {
 			return l.Stats().Wakeups
 		}
+		runtime.Gosched()
 	}
 	require.FailNow(t, "the loop does not block")
 	return 0

@@ -129,9 +129,11 @@ func TestLater_taskThatRequeuesItself_starvesNobody(t *testing.T) {
 	for range 20 {
 		exchange(t, theirs, "still served")
 	}
-	on(t, l, func() { spinning = false })
-	require.Equal(t, before.Wakeups, l.Stats().Wakeups, "it must not block while a task waits")
-	require.Greater(t, turns, 20)
+	var after Stats
+	var spun int
+	on(t, l, func() { spinning, spun, after = false, turns, l.Stats() })
+	require.Equal(t, before.Wakeups, after.Wakeups, "it must not block while a task waits")
+	require.Greater(t, spun, 20)
 }
 
 func TestTasks_afterALargeBurst_letTheMemoryGo(t *testing.T) {

@@ -141,14 +141,14 @@ func TestWrite2_parts_arriveInOrderByOneCall(t *testing.T) {
 
 func TestWrite2_thatDoesNotFit_keepsTheRestOfBothParts(t *testing.T) {
 	l := start(t, Config{})
-	for _, split := range []int{1, 100, 1 << 20, 1<<21 - 1} {
+	for _, split := range []int{1, 100, 1 << 17, 1<<19 - 1} {
 		ours, theirs := tcpPair(t)
 		require.NoError(t, ours.SetWriteBuffer(1))
 		p := &probe{}
 		drained := make(chan struct{})
 		p.drained = func() { close(drained) }
 		p.attach(t, l, ours)
-		b := random(1 << 21)
+		b := random(1 << 19)
 		var err error
 		var blocked bool
 		on(t, l, func() {
