@@ -46,8 +46,11 @@ func findOwner() (owner, error) {
 
 // command is a command of PostgreSQL that runs as the owner in dir.
 func (o owner) command(ctx context.Context, dir, program string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir = dir
+	// A shell goes to the directory and becomes the program, with the same process id. It is there for its account's
+	// sake: a checkout may lie where only root can go (/root, a private temporary directory), the capability that lets the account
+	// in takes effect with the first program that it runs, and so that one must be where anybody can go.
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", `cd "$0" && exec "$@"`, dir, program}, args...)...)
+	cmd.Dir = "/"
 	// The locale of messages is part of what tests read; libpq's variables must not leak into servers.
 	cmd.Env = []string{"PATH=" + filepath.Dir(program) + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
 	if !o.other {
@@ -57,7 +60,6 @@ func (o owner) command(ctx context.Context, dir, program string, args ...string)
 		Credential: &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.gid)},
 	}
 	if mayOverridePermissions() {
-		// A checkout may lie where only root can go (/root, a private temporary directory); PostgreSQL and its files are in it.
 		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_DAC_OVERRIDE}
 	}
 	return cmd

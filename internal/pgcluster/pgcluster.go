@@ -31,8 +31,7 @@ func Password(user string) string { return "pw-" + user }
 type Config struct {
 	// Installation is the PostgreSQL to run.
 	Installation Installation
-	// Dir holds everything that belongs to the cluster and is created with its parents. Close removes it. It should be short:
-	// the path of a unix socket below it may have 107 bytes.
+	// Dir holds everything that belongs to the cluster and is created with its parents. Close removes it.
 	Dir string
 	// Templates is a directory that keeps one freshly made data directory a version, to be copied instead of running
 	// initdb again. Processes may share it. Empty: initdb runs every time.
@@ -54,6 +53,7 @@ type Cluster struct {
 	owner   owner
 	port    reservation
 	primary string   // primary_conninfo of a standby; empty on a primary
+	sockets string   // directory of the unix socket
 	process *Process // the postmaster, nil before the first Start
 }
 
@@ -98,12 +98,32 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{cfg: cfg, owner: who, port: port}
-	for _, d := range []string{cfg.Dir, c.SocketDir(), filepath.Join(cfg.Dir, "tls")} {
+	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, "tls")} {
 		if err := who.mkdir(d); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
+	if err := c.makeSocketDir(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	return c, nil
+}
+
+// longestSocketPath is what fits into sockaddr_un with the zero byte at the end.
+const longestSocketPath = 107
+
+// makeSocketDir puts the socket's directory into Dir, or, where the path would be too long for a socket, into /tmp.
+func (c *Cluster) makeSocketDir() error {
+	c.sockets = filepath.Join(c.cfg.Dir, "s")
+	if len(c.SocketFile()) <= longestSocketPath {
+		return c.owner.mkdir(c.sockets)
+	}
+	dir, err := os.MkdirTemp("/tmp", "pgs")
+	if err != nil {
+		return fmt.Errorf("make socket directory: %w", err)
+	}
+	c.sockets = dir
+	return c.owner.chown(dir)
 }
 
 // Close ends the server at once if it runs, removes its directory and gives its port back.
@@ -113,6 +133,9 @@ func (c *Cluster) Close() error {
 		errs = append(errs, c.Kill())
 	}
 	errs = append(errs, os.RemoveAll(c.cfg.Dir), c.port.release())
+	if c.sockets != "" {
+		errs = append(errs, os.RemoveAll(c.sockets))
+	}
 	return errors.Join(errs...)
 }
 
@@ -135,7 +158,7 @@ func (c *Cluster) Addr() string { return net.JoinHostPort(c.Host(), strconv.Itoa
 func (c *Cluster) DataDir() string { return filepath.Join(c.cfg.Dir, "data") }
 
 // SocketDir is the directory of the server's unix socket: libpq takes it as a host.
-func (c *Cluster) SocketDir() string { return filepath.Join(c.cfg.Dir, "s") }
+func (c *Cluster) SocketDir() string { return c.sockets }
 
 // SocketFile is the path of the server's unix socket.
 func (c *Cluster) SocketFile() string {

@@ -17,7 +17,8 @@ type Process struct {
 	err  error // written by run before it closes done
 }
 
-// Spawn starts cmd. When this process dies, the child gets the signal orphaned (SIGKILL when it is zero).
+// Spawn starts cmd, in a process group of its own, so that a Ctrl-C at the terminal reaches this process alone. When this process
+// dies, the child gets the signal orphaned (SIGKILL when it is zero).
 func Spawn(cmd *exec.Cmd, orphaned syscall.Signal) (*Process, error) {
 	if orphaned == 0 {
 		orphaned = syscall.SIGKILL
@@ -25,6 +26,7 @@ func Spawn(cmd *exec.Cmd, orphaned syscall.Signal) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
+	cmd.SysProcAttr.Setpgid = true
 	cmd.SysProcAttr.Pdeathsig = orphaned
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
