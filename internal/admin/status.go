@@ -1,0 +1,128 @@
+package admin
+
+import (
+	"bytes"
+	_ "embed"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"pgsidecar/proxy/stats"
+)
+
+// Status is the answer to GET /status. Times are in seconds.
+type Status struct {
+	Version  string  `json:"version"`
+	Phase    string  `json:"phase"`
+	NotReady string  `json:"not_ready,omitempty"` // Why new clients are not welcome.
+	Uptime   float64 `json:"uptime_seconds"`
+
+	Clients      Clients           `json:"clients"`
+	Servers      Servers           `json:"servers"`
+	Pools        []Pool            `json:"pools"`
+	Transactions uint64            `json:"transactions"`
+	Errors       []Error           `json:"errors"`
+	Logins       map[string]uint64 `json:"logins"` // By outcome.
+	Pinned       map[string]uint64 `json:"pinned"` // Sessions by reason.
+}
+
+// Clients counts the logged-in clients by state.
+type Clients struct {
+	Idle    int `json:"idle"`
+	Active  int `json:"active"`
+	Waiting int `json:"waiting"`
+}
+
+// Servers counts the connections to PostgreSQL by state.
+type Servers struct {
+	Idle    int `json:"idle"`
+	Active  int `json:"active"`
+	Dialing int `json:"dialing"`
+	Closing int `json:"closing"`
+	Limit   int `json:"limit"` // The most that there may be; 0 in a single pool.
+}
+
+// Pool is one pair of database and user.
+type Pool struct {
+	Database     string  `json:"database"`
+	User         string  `json:"user"`
+	Servers      Servers `json:"servers"`
+	Waiting      int     `json:"waiting_clients"`
+	OldestWait   float64 `json:"oldest_wait_seconds"`
+	Transactions uint64  `json:"transactions"`
+}
+
+// Error is how often clients were told one SQLSTATE.
+type Error struct {
+	SQLState string `json:"sqlstate"`
+	Origin   string `json:"origin"` // server or proxy.
+	Count    uint64 `json:"count"`
+}
+
+// currentStatus returns the status of this moment.
+func (s *Server) currentStatus() Status {
+	snapshot := s.source.Snapshot()
+	status := newStatus(&snapshot)
+	status.Version = s.cfg.Version
+	if err := s.control.Ready(); err != nil {
+		status.NotReady = err.Error()
+	}
+	return status
+}
+
+// newStatus returns a snapshot in the form that is served. Lists are never null, which some readers would trip over.
+func newStatus(s *stats.Snapshot) Status {
+	status := Status{
+		Phase:   s.Phase.String(),
+		Clients: Clients{s.Clients.Idle, s.Clients.Active, s.Clients.Waiting},
+		Servers: Servers{Limit: s.Limit},
+		Pools:   []Pool{},
+		Errors:  []Error{},
+		Logins:  map[string]uint64{},
+		Pinned:  map[string]uint64{},
+	}
+	if !s.Started.IsZero() {
+		status.Uptime = time.Since(s.Started).Round(time.Millisecond).Seconds()
+	}
+	for _, p := range s.Pools {
+		status.Pools = append(status.Pools, Pool{
+			Database: p.Database, User: p.User,
+			Servers: Servers{Idle: p.Idle, Active: p.Active, Dialing: p.Dialing, Closing: p.Closing},
+			Waiting: p.Waiting, OldestWait: p.OldestWait.Seconds(), Transactions: p.Transactions,
+		})
+		status.Servers.Idle += p.Idle
+		status.Servers.Active += p.Active
+		status.Servers.Dialing += p.Dialing
+		status.Servers.Closing += p.Closing
+		status.Transactions += p.Transactions
+	}
+	for _, e := range s.Errors {
+		status.Errors = append(status.Errors, Error{e.SQLState, e.Origin.String(), e.Count})
+	}
+	for i, n := range s.Logins {
+		status.Logins[stats.Outcome(i).String()] = n
+	}
+	for _, p := range s.Pinned {
+		status.Pinned[p.Label] = p.Count
+	}
+	return status
+}
+
+//go:embed page.html
+var pageText string
+
+// page serves the status for people. The page needs nothing from elsewhere and runs no script.
+func (s *Server) page(w http.ResponseWriter, r *http.Request) {
+	var body bytes.Buffer
+	page := template.Must(template.New("page").Parse(pageText))
+	if err := page.Execute(&body, s.currentStatus()); err != nil {
+		s.log.ErrorContext(r.Context(), "status page not made", slog.Any("error", err))
+		http.Error(w, "the page could not be made; /status has the same as JSON", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+	s.wrote(w.Write(body.Bytes()))
+}
