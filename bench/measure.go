@@ -33,7 +33,7 @@ type bench struct {
 }
 
 // measure puts everything up, runs the entries, and takes everything down again.
-func measure(ctx context.Context, opts options, entries []entry, progress io.Writer) (report.Report, error) {
+func measure(ctx context.Context, opts options, entries []entry, progress io.Writer) (result report.Report, err error) {
 	machine := report.ThisMachine() // Before we load it ourselves.
 	clients := max(opts.idle, 1000)
 	if err := raiseFileLimit(clients); err != nil {
@@ -43,7 +43,7 @@ func measure(ctx context.Context, opts options, entries []entry, progress io.Wri
 	if err != nil {
 		return report.Report{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
 	b := &bench{opts: opts, progress: progress, contenders: map[string]*contender.Contender{}}
 	b.say("Starting PostgreSQL and filling it.")
@@ -52,7 +52,7 @@ func measure(ctx context.Context, opts options, entries []entry, progress io.Wri
 	if err != nil {
 		return report.Report{}, err
 	}
-	defer b.postgres.Close()
+	defer func() { err = errors.Join(err, b.postgres.Close()) }()
 	defer b.stop()
 	b.result = report.Report{Machine: machine, Settings: report.Settings{
 		Rounds: opts.rounds, Seconds: opts.duration.Seconds(), PoolSize: opts.pool, Scale: opts.scale, Syscalls: opts.syscalls,
@@ -76,7 +76,6 @@ func makeDir() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make directory: %w", err)
 	}
-	//nolint:gosec // As the comment says.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make directory: %w", err)
 	}
@@ -234,7 +233,7 @@ func (b *bench) countSyscalls(ctx context.Context, l *report.Load, e entry, cont
 	return nil
 }
 
-// say prints a line of progress with the time, so that one sees that it lives.
+// say prints a line of progress with the time, so that one sees that it lives. Nothing depends on it.
 func (b *bench) say(format string, args ...any) {
-	fmt.Fprintf(b.progress, time.Now().Format("15:04:05 ")+format+"\n", args...)
+	_, _ = fmt.Fprintf(b.progress, time.Now().Format("15:04:05 ")+format+"\n", args...)
 }

@@ -46,8 +46,8 @@ type Contender struct {
 	Port    int    // changes with Restart
 	Metrics string // URL of Prometheus metrics; empty when it has none
 
-	launch  func(c *Contender) (*process.Process, error) // nil for PostgreSQL itself
-	process *process.Process                             // nil for PostgreSQL itself
+	launch  func(ctx context.Context, c *Contender) (*process.Process, error) // nil for PostgreSQL itself
+	process *process.Process                                                  // nil for PostgreSQL itself
 }
 
 // PID is the id of the proxy's process, 0 for PostgreSQL itself, which is many.
@@ -64,7 +64,7 @@ func (c *Contender) Restart(ctx context.Context) error {
 		return nil
 	}
 	c.Stop()
-	started, err := c.launch(c)
+	started, err := c.launch(ctx, c)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", c.Name, err)
 	}
@@ -122,7 +122,7 @@ func (c *Contender) Connect(ctx context.Context, encrypted bool) (*pgconn.PgConn
 		return nil, fmt.Errorf("parse URL of %s: %w", c.Name, err)
 	}
 	if encrypted {
-		config.TLSConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // As the comment says.
+		config.TLSConfig = &tls.Config{InsecureSkipVerify: true}
 	}
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
@@ -145,16 +145,15 @@ func (c *Contender) URL() string {
 
 // freePort asks the kernel for a port on loopback. The proxies cannot be handed a listening socket, so another process could
 // take the port before the proxy does; then the start fails and says so.
-func freePort() (int, error) {
+func freePort(ctx context.Context) (int, error) {
 	var lc net.ListenConfig
-	listener, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	listener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find free port: %w", err)
 	}
-	defer listener.Close()
 	address, ok := listener.Addr().(*net.TCPAddr)
 	if !ok {
-		return 0, errors.New("find free port: not a TCP address")
+		return 0, errors.Join(errors.New("find free port: not a TCP address"), listener.Close())
 	}
-	return address.Port, nil
+	return address.Port, listener.Close()
 }

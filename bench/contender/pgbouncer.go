@@ -28,12 +28,14 @@ func NewPgBouncer(ctx context.Context, cfg Config) (*Contender, error) {
 	}
 	return &Contender{
 		Name: "pgbouncer", Version: version, Host: "127.0.0.1",
-		launch: func(c *Contender) (*process.Process, error) { return launchPgBouncer(c, cfg, path) },
+		launch: func(ctx context.Context, c *Contender) (*process.Process, error) {
+			return launchPgBouncer(ctx, c, cfg, path)
+		},
 	}, nil
 }
 
-func launchPgBouncer(c *Contender, cfg Config, path string) (*process.Process, error) {
-	port, err := freePort()
+func launchPgBouncer(ctx context.Context, c *Contender, cfg Config, path string) (*process.Process, error) {
+	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +52,7 @@ func launchPgBouncer(c *Contender, cfg Config, path string) (*process.Process, e
 	if os.Geteuid() == 0 {
 		program.Account = "nobody" // It refuses to serve as root.
 	}
-	return process.Start(program)
+	return process.Start(ctx, program)
 }
 
 // pgBouncerINI leaves everything at its default that the comparison does not need: a pool of the given size, prepared statements,

@@ -29,23 +29,25 @@ func NewPgsidecar(ctx context.Context, cfg Config, name string, loops int) (*Con
 	}
 	return &Contender{
 		Name: name, Version: version, Host: "127.0.0.1",
-		launch: func(c *Contender) (*process.Process, error) { return launchPgsidecar(c, cfg, path, loops) },
+		launch: func(ctx context.Context, c *Contender) (*process.Process, error) {
+			return launchPgsidecar(ctx, c, cfg, path, loops)
+		},
 	}, nil
 }
 
-func launchPgsidecar(c *Contender, cfg Config, path string, loops int) (*process.Process, error) {
-	port, err := freePort()
+func launchPgsidecar(ctx context.Context, c *Contender, cfg Config, path string, loops int) (*process.Process, error) {
+	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
-	http, err := freePort()
+	http, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
 	httpAddress := net.JoinHostPort(c.Host, strconv.Itoa(http))
 	c.Port, c.Metrics = port, "http://"+httpAddress+"/metrics"
 	env := pgsidecarEnv(cfg, c, cfg.Postgres.cluster.URL(Database, c.Name, "sslmode=disable"), httpAddress, loops)
-	return process.Start(process.Program{Path: path, Env: env, Log: filepath.Join(cfg.Dir, c.Name+".log")})
+	return process.Start(ctx, process.Program{Path: path, Env: env, Log: filepath.Join(cfg.Dir, c.Name+".log")})
 }
 
 // pgsidecarEnv sets by environment what the comparison needs, the same as PgBouncer's configuration does; everything else stays at

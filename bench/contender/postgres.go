@@ -88,7 +88,6 @@ func (p *Postgres) writeCertificate(dir string, authority *pgcluster.CA) error {
 
 // writeFile writes a file that everyone may read, since PgBouncer does not run as root; nothing in it is a real secret.
 func writeFile(path string, content []byte) error {
-	//nolint:gosec // As the comment says.
 	if err := os.WriteFile(path, content, 0o644); err != nil {
 		return fmt.Errorf("write file: %w", err)
 	}
@@ -107,7 +106,7 @@ func (p *Postgres) fill(ctx context.Context, dir string, scale int, roles []stri
 	if err := p.execute(ctx, "postgres", statements...); err != nil {
 		return err
 	}
-	generate, err := process.Start(process.Program{
+	generate, err := process.Start(ctx, process.Program{
 		Path: p.Pgbench,
 		Args: []string{"-i", "-q", "-s", strconv.Itoa(scale), p.cluster.SocketURL(Database, pgcluster.Superuser)},
 		Log:  filepath.Join(dir, "pgbench-init.log"),
@@ -127,7 +126,7 @@ func (p *Postgres) execute(ctx context.Context, database string, statements ...s
 	if err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	for _, statement := range statements {
 		if _, err := conn.Exec(ctx, statement).ReadAll(); err != nil {
 			return fmt.Errorf("prepare database: %w", err)
@@ -142,7 +141,7 @@ func (p *Postgres) ServerConnections(ctx context.Context, c *Contender) (int, er
 	if err != nil {
 		return 0, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	result := conn.ExecParams(ctx, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND backend_type = 'client backend'",
 		[][]byte{[]byte(c.Name)}, nil, nil, nil).Read()
 	if result.Err != nil {

@@ -109,7 +109,7 @@ func (r Runner) bulk(ctx context.Context, target *contender.Contender,
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	if _, err := transfer(ctx, conn); err != nil {
 		return nil, err
 	}

@@ -31,16 +31,17 @@ const (
 	steadyLimit = 10 * time.Second
 )
 
-// Run measures what a fresh proxy's memory grows by. What it needs once only, for the first clients and for a full pool, is
-// brought about before.
+// Run measures what a fresh proxy's memory grows by. What it needs once only, for its first clients and servers, is brought about
+// before by a few clients that leave again; the memory that they leave behind is used by some of those that count, so they
+// have to be few.
 func (l Idle) Run(ctx context.Context, _ Runner, target *contender.Contender) (Sample, error) {
 	if err := target.Restart(ctx); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, idleTimeout)
 	defer cancel()
-	first, err := l.login(ctx, target, 4*idleLogins)
-	closeAll(first)
+	first, err := l.login(ctx, target, 2*idleLogins)
+	closeAll(ctx, first)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +50,7 @@ func (l Idle) Run(ctx context.Context, _ Runner, target *contender.Contender) (S
 		return nil, err
 	}
 	clients, err := l.login(ctx, target, l.Clients)
-	defer closeAll(clients)
+	defer closeAll(ctx, clients)
 	if err != nil {
 		return nil, err
 	}
@@ -142,8 +143,8 @@ func (l Idle) loginOne(ctx context.Context, target *contender.Contender) (*pgcon
 }
 
 // closeAll ends connections without much ado; it has a time of its own, since the caller's may have ended.
-func closeAll(conns []*pgconn.PgConn) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+func closeAll(ctx context.Context, conns []*pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	for _, conn := range conns {
 		if conn != nil {

@@ -3,7 +3,6 @@ package load
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -39,7 +38,7 @@ func TestRowReader_anyReadSize_yieldsWholeRows(t *testing.T) {
 
 func TestScrapeMetric_severalThatBeginAlike_takesTheWholeName(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "# TYPE go_memstats_mallocs_total counter\ngo_memstats_mallocs_total_x 1\ngo_memstats_mallocs_total 1.25e+06\n")
+		_, _ = io.WriteString(w, "# TYPE go_memstats_mallocs_total counter\ngo_memstats_mallocs_total_x 1\ngo_memstats_mallocs_total 1.25e+06\n")
 	}))
 	defer server.Close()
 	value, err := scrapeMetric(t.Context(), server.URL, mallocsTotal)
@@ -60,7 +59,7 @@ func TestLoads_realServers_measureWhatTheyShould(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, postgres.Close()) }()
 	targets := []*contender.Contender{contender.Direct(postgres)}
-	bouncer, err := contender.NewPgBouncer(t.Context(), contender.Config{Dir: dir, PoolSize: 3, Clients: 100, Postgres: postgres})
+	bouncer, err := contender.NewPgBouncer(t.Context(), contender.Config{Dir: dir, PoolSize: 3, Clients: 300, Postgres: postgres})
 	if errors.Is(err, contender.ErrMissing) {
 		t.Log(err)
 	} else {
@@ -94,7 +93,7 @@ func TestLoads_realServers_measureWhatTheyShould(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, 3, servers)
 			before := target.PID()
-			s, err = Idle{Clients: 60, TLS: true}.Run(t.Context(), runner, target)
+			s, err = Idle{Clients: 200, TLS: true}.Run(t.Context(), runner, target)
 			require.NoError(t, err)
 			requirePositive(t, s, Memory, Handshake)
 			require.NotEqual(t, before, target.PID(), "memory is measured on a fresh process")
@@ -105,7 +104,7 @@ func TestLoads_realServers_measureWhatTheyShould(t *testing.T) {
 // enterableDir is a temporary directory that other accounts may enter; t.TempDir's parent is closed to them.
 func enterableDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pgsidecar-load-")
+	dir, err := os.MkdirTemp("", "pgsidecar-load-") //nolint:usetesting // As the comment says.
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	require.NoError(t, os.Chmod(dir, 0o755))

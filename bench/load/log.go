@@ -39,7 +39,7 @@ func appendLog(all []transaction, path string) ([]transaction, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		t, err := parseTransaction(lines.Text())

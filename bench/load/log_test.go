@@ -53,8 +53,10 @@ func TestWithin_loadDoesNotCoverTheMeasurement_isAnError(t *testing.T) {
 
 func TestCycles_interleavedClients_measuresEachClientsOwn(t *testing.T) {
 	all := []transaction{
-		{client: 1, end: at(1), latency: 1}, {client: 2, end: at(1.25), latency: 1},
-		{client: 1, end: at(1.5), latency: 1}, {client: 2, end: at(3.25), latency: 1},
+		{client: 1, end: at(1), latency: 1},
+		{client: 2, end: at(1.25), latency: 1},
+		{client: 1, end: at(1.5), latency: 1},
+		{client: 2, end: at(3.25), latency: 1},
 	}
 	require.Equal(t, []transaction{
 		{client: 1, end: at(1.5), latency: 500 * time.Millisecond},
@@ -63,9 +65,9 @@ func TestCycles_interleavedClients_measuresEachClientsOwn(t *testing.T) {
 }
 
 func TestPercentiles_unsorted_countsFromTheLowest(t *testing.T) {
-	var all []time.Duration
-	for i := range 100 {
-		all = append(all, time.Duration((i*37)%100)*time.Microsecond)
+	all := make([]time.Duration, 100)
+	for i := range all {
+		all[i] = time.Duration((i*37)%100) * time.Microsecond
 	}
 	require.Equal(t, []float64{50, 99, 99}, percentiles(all, 0.5, 0.99, 1))
 	require.Equal(t, []float64{0}, percentiles(nil, 0.5))

@@ -36,7 +36,7 @@ func (p Pgbench) Run(ctx context.Context, r Runner, target *contender.Contender)
 	if err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // What it leaves goes with the directory of the whole run.
 
 	m, err := r.newMeter(ctx, target)
 	if err != nil {
@@ -44,7 +44,7 @@ func (p Pgbench) Run(ctx context.Context, r Runner, target *contender.Contender)
 	}
 	defer m.close()
 	output := filepath.Join(dir, "output")
-	running, err := process.Start(process.Program{Path: r.Pgbench, Args: p.arguments(dir, target, r.Duration), Log: output})
+	running, err := process.Start(ctx, process.Program{Path: r.Pgbench, Args: p.arguments(dir, target, r.Duration), Log: output})
 	if err != nil {
 		return nil, err
 	}

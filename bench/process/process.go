@@ -40,16 +40,15 @@ type Program struct {
 	Account string
 }
 
-// Start runs a program.
-func Start(program Program) (*Process, error) {
+// Start runs a program. Its life is not the context's: Stop ends it.
+func Start(ctx context.Context, program Program) (*Process, error) {
 	out, err := os.OpenFile(program.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }() // The program has its own descriptor.
 
-	// Its life is no context's: Stop ends it.
-	cmd := exec.CommandContext(context.Background(), program.Path, program.Args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program.Path, program.Args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), concernsPostgreSQL), program.Env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	// In a process group of its own an interrupt at the terminal does not reach it: the benchmark ends it in its turn.

@@ -83,7 +83,7 @@ func TestCountSyscalls_ownCalls_areCounted(t *testing.T) {
 
 func TestProcess_endsByItself_failureShowsItsLog(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
-	p, err := Start(Program{
+	p, err := Start(t.Context(), Program{
 		Path: "/bin/sh", Args: []string{"-c", `echo "$GREETING"; exit 3`}, Env: []string{"GREETING=cannot bind"}, Log: log,
 	})
 	require.NoError(t, err)
@@ -96,7 +96,7 @@ func TestProcess_environment_keepsWhatIsNotPostgreSQLs(t *testing.T) {
 	t.Setenv("PGOPTIONS", "-c jit=on")
 	t.Setenv("GREETING", "hello")
 	log := filepath.Join(t.TempDir(), "log")
-	p, err := Start(Program{Path: "/bin/sh", Args: []string{"-c", `echo "$PGOPTIONS|$GREETING|$PGSIDECAR_LOOPS"`}, Env: []string{"PGSIDECAR_LOOPS=2"}, Log: log})
+	p, err := Start(t.Context(), Program{Path: "/bin/sh", Args: []string{"-c", `echo "$PGOPTIONS|$GREETING|$PGSIDECAR_LOOPS"`}, Env: []string{"PGSIDECAR_LOOPS=2"}, Log: log})
 	require.NoError(t, err)
 	require.NoError(t, p.Wait(t.Context()))
 	output, err := os.ReadFile(log)
@@ -105,7 +105,7 @@ func TestProcess_environment_keepsWhatIsNotPostgreSQLs(t *testing.T) {
 }
 
 func TestProcess_stop_endsIt(t *testing.T) {
-	p, err := Start(Program{Path: "/bin/sleep", Args: []string{"60"}, Log: filepath.Join(t.TempDir(), "log")})
+	p, err := Start(t.Context(), Program{Path: "/bin/sleep", Args: []string{"60"}, Log: filepath.Join(t.TempDir(), "log")})
 	require.NoError(t, err)
 	p.Stop()
 	require.ErrorIs(t, unix.Kill(p.PID(), 0), unix.ESRCH)
@@ -116,7 +116,7 @@ func TestProcess_otherAccount_runsAsIt(t *testing.T) {
 		t.Skip("only root may run programs as someone else")
 	}
 	log := filepath.Join(t.TempDir(), "log")
-	p, err := Start(Program{Path: "/usr/bin/id", Args: []string{"-un"}, Log: log, Account: "nobody"})
+	p, err := Start(t.Context(), Program{Path: "/usr/bin/id", Args: []string{"-un"}, Log: log, Account: "nobody"})
 	require.NoError(t, err)
 	require.NoError(t, p.Wait(t.Context()))
 	output, err := os.ReadFile(log)
@@ -125,7 +125,7 @@ func TestProcess_otherAccount_runsAsIt(t *testing.T) {
 }
 
 func TestProcess_contextEnds_waitKillsIt(t *testing.T) {
-	p, err := Start(Program{Path: "/bin/sleep", Args: []string{"60"}, Log: filepath.Join(t.TempDir(), "log")})
+	p, err := Start(t.Context(), Program{Path: "/bin/sleep", Args: []string{"60"}, Log: filepath.Join(t.TempDir(), "log")})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

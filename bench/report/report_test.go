@@ -50,9 +50,9 @@ func TestMedian_evenAndOdd_isTheMiddle(t *testing.T) {
 
 func TestLoad_verdict_ofEveryKind(t *testing.T) {
 	l := noisy()
-	var verdicts []string
-	for _, g := range l.Goals {
-		verdicts = append(verdicts, l.verdict(g))
+	verdicts := make([]string, len(l.Goals))
+	for i, g := range l.Goals {
+		verdicts[i] = l.verdict(g)
 	}
 	require.Equal(t, []string{"met", "MISSED", "met", "not measured"}, verdicts)
 }

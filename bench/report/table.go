@@ -71,21 +71,20 @@ func (r Report) writeHead(text *strings.Builder) {
 // write shows a load: a line for each metric that any contender has.
 func (l Load) write(text *strings.Builder) {
 	fmt.Fprintf(text, "\n%s (%s)\n", l.Title, l.Name)
-	table := tabwriter.NewWriter(text, 0, 0, 2, ' ', tabwriter.AlignRight)
 	direct := ""
 	if slices.Contains(l.Contenders, directName) {
 		direct = directName
 	}
-	fmt.Fprint(table, "\t", strings.Join(l.Contenders, "\t"), "\t")
-	fmt.Fprintf(table, "to %s\t", l.Base)
+	var lines strings.Builder
+	fmt.Fprintf(&lines, "\t%s\tto %s\t", strings.Join(l.Contenders, "\t"), l.Base)
 	if direct != "" {
-		fmt.Fprintf(table, "to %s\t", direct)
+		fmt.Fprintf(&lines, "to %s\t", direct)
 	}
-	fmt.Fprint(table, "goal\t\t\n")
+	lines.WriteString("goal\t\t\n")
 	for _, r := range rows() {
-		l.writeRow(table, r, direct)
+		l.writeRow(&lines, r, direct)
 	}
-	_ = table.Flush() // A strings.Builder takes everything.
+	align(text, lines.String(), tabwriter.AlignRight)
 	for _, failure := range l.Failures {
 		fmt.Fprintf(text, "  FAILED: %s\n", failure)
 	}
@@ -94,7 +93,7 @@ func (l Load) write(text *strings.Builder) {
 // directName is the contender that is PostgreSQL itself.
 const directName = "direct"
 
-func (l Load) writeRow(w io.Writer, r row, direct string) {
+func (l Load) writeRow(w *strings.Builder, r row, direct string) {
 	cells := make([]string, 0, len(l.Contenders))
 	measured := false
 	for _, c := range l.Contenders {
@@ -155,8 +154,8 @@ func (l Load) verdict(g Goal) string {
 
 // writeGoals repeats every goal with its figure and how far the rounds lie apart, so that nobody has to look for what was missed.
 func (r Report) writeGoals(text *strings.Builder) {
-	table := tabwriter.NewWriter(text, 0, 0, 2, ' ', 0)
-	fmt.Fprint(table, "\nGoals\n")
+	text.WriteString("\nGoals\n")
+	var lines strings.Builder
 	for _, l := range r.Loads {
 		for _, g := range l.Goals {
 			outcomes := l.outcomes(g)
@@ -165,11 +164,19 @@ func (r Report) writeGoals(text *strings.Builder) {
 			if found {
 				spread = fmt.Sprintf("%.2f to %.2f", slices.Min(outcomes), slices.Max(outcomes))
 			}
-			fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\t%s\n",
+			fmt.Fprintf(&lines, "  %s\t%s\t%s\t%s\t%s\t%s\n",
 				l.Title, label(g.Metric), g.describe(), number(figure, found, 2), spread, l.verdict(g))
 		}
 	}
-	_ = table.Flush() // A strings.Builder takes everything.
+	align(text, lines.String(), 0)
+}
+
+// align writes lines whose cells end with a tab, or are divided by tabs, in columns.
+func align(text *strings.Builder, lines string, flags uint) {
+	table := tabwriter.NewWriter(text, 0, 0, 2, ' ', flags)
+	// A strings.Builder takes everything.
+	_, _ = io.WriteString(table, lines)
+	_ = table.Flush()
 }
 
 func label(metric load.Metric) string {
