@@ -33,8 +33,8 @@ type Scanner struct {
 	limit   int // longest message of class Whole that is waited for
 }
 
-// MakeScanner returns a scanner for one direction. Messages of class Whole and Cut that are longer than limit bytes come
-// in pieces.
+// MakeScanner returns a scanner for one direction. Messages of class Whole that are longer than limit bytes come in
+// pieces.
 func MakeScanner(classes *Classes, limit int) Scanner {
 	return Scanner{classes: classes, limit: limit}
 }
@@ -64,7 +64,7 @@ func (s *Scanner) Next(buf []byte) (Piece, error) {
 		return p, err
 	case size <= len(buf):
 		p.Data, p.End = buf[:size], true
-	case p.Class != Note && size <= s.limit:
+	case p.Class == Whole && size <= s.limit:
 		// Data stays empty: all of it is wanted.
 	default:
 		p.Data = buf

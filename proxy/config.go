@@ -1,0 +1,48 @@
+package proxy
+
+import (
+	"pgsidecar/proxy/auth"
+	"pgsidecar/proxy/login"
+	"pgsidecar/proxy/pool"
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/session"
+)
+
+// Config is everything that a Proxy is told. A reload passes another one; Listen and Loops stay as they were then.
+type Config struct {
+	// Listen are the addresses for clients: host:port, or the path of a unix socket (a directory, as libpq names it in
+	// host=, with port 6432, or the whole path of the socket).
+	Listen []string
+	Loops  int // event loops; 0 means 1
+
+	Auth  auth.Config
+	TLS   *login.CertFiles // nil: not offered
+	Login login.Config     // its TLS and Auth are set by the proxy
+
+	Server  server.Config
+	Pool    pool.Config // its Loops are set by the proxy
+	Mode    session.Mode
+	Session session.Config
+
+	// MaxClients bounds the logged-in clients; 0 means no limit, as for the two others.
+	MaxClients, MaxClientsPerDatabase, MaxClientsPerUser int
+
+	Databases map[string]Database // by the name that clients ask for
+	Users     map[string]User     // by the name that clients log in with
+
+	LogConnections bool // a line for each client that comes and goes
+}
+
+// Database is an alias, or what is special about one database.
+type Database struct {
+	Name       string        // at the server; "": the alias's own
+	User       string        // at the server, for everyone; "": the client's own
+	Mode       *session.Mode // nil: Config.Mode
+	MaxClients int           // 0: Config.MaxClientsPerDatabase
+}
+
+// User is what is special about one user.
+type User struct {
+	Mode       *session.Mode // nil: that of the database
+	MaxClients int           // 0: Config.MaxClientsPerUser
+}

@@ -1,0 +1,194 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"pgsidecar/proxy/auth"
+	"pgsidecar/proxy/login"
+	"pgsidecar/proxy/loop"
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/session"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/stats"
+)
+
+// enter is the goroutine of a client that logs in. It ends when the client has been handed to a loop, or is refused.
+func (p *Proxy) enter(ctx context.Context, conn net.Conn) {
+	set := p.setting.Load()
+	config := set.config.Login
+	config.Auth = set.policy
+	if set.tls != nil {
+		config.TLS = set.tls.current
+	}
+	result, err := login.Accept(ctx, conn, config)
+	switch {
+	case errors.Is(err, login.ErrProbe):
+	case err != nil:
+		p.loginFailed(conn, err)
+	case result.Cancel != nil:
+		p.cancel(result.Cancel)
+	default:
+		p.admit(ctx, set, result.Client)
+	}
+}
+
+func (p *Proxy) loginFailed(conn net.Conn, err error) {
+	outcome := stats.Broken
+	var told *auth.FatalError
+	if errors.As(err, &told) {
+		p.errors.Add([]byte(told.SQLState), stats.FromProxy)
+		switch told.SQLState[:2] {
+		case "28":
+			outcome = stats.AuthFailed
+		case "57":
+			outcome = stats.Unavailable
+		}
+	}
+	p.logins.Add(outcome)
+	p.log.Warn("login failed", "client", conn.RemoteAddr().String(), "error", err)
+}
+
+// cancel passes a cancel request on to the session that has its key. The connection is closed first, so that how long it
+// takes tells nothing.
+func (p *Proxy) cancel(request *login.Cancel) {
+	_ = request.Conn.Close()
+	if target := p.shared.Keys.Find(request.PID, request.Secret); target != nil {
+		target.CancelRequested()
+	}
+}
+
+// refusal is why a client that is authenticated cannot be served.
+type refusal struct {
+	code, message, hint string
+	outcome             stats.Outcome
+}
+
+// admit hands an authenticated client to a loop.
+func (p *Proxy) admit(ctx context.Context, set *setting, client *login.Client) {
+	who, place := p.place(set, client)
+	if no := p.admission(set, client, place); no != nil {
+		p.refuse(client, no)
+		return
+	}
+	if client.Identity.Unverified {
+		if err := p.verify(ctx, who, client.Identity); err != nil {
+			p.clients.leave(place)
+			p.refuse(client, verificationFailed(client.User, err))
+			return
+		}
+	}
+	p.secrets.put(client.Identity.User, client.Identity.Password)
+	transport, err := loop.Take(client.Conn)
+	if err != nil {
+		_ = client.Conn.Close()
+		p.clients.leave(place)
+		p.log.Error("cannot serve client", "user", client.User, "error", err)
+		return
+	}
+	if !p.quietest().Admit(transport, who) {
+		_ = transport.Close()
+		p.clients.leave(place)
+		return
+	}
+	p.logins.Add(stats.LoggedIn)
+	if set.config.LogConnections {
+		p.log.Info("client logged in", "user", client.User, "database", client.Database, "client", transport.Remote().String())
+	}
+}
+
+// place decides where a client belongs: its mode, pool and settings.
+func (p *Proxy) place(set *setting, client *login.Client) (*session.Client, place) {
+	alias := set.config.Databases[client.Database]
+	database, user := client.Database, client.Identity.User
+	if alias.Name != "" {
+		database = alias.Name
+	}
+	if alias.User != "" {
+		user = alias.User
+	}
+	who := &session.Client{
+		User: client.User, Database: client.Database, Protocol: client.Protocol,
+		Mode: set.config.Mode,
+	}
+	if alias.Mode != nil {
+		who.Mode = *alias.Mode
+	}
+	if m := set.config.Users[client.User].Mode; m != nil {
+		who.Mode = *m
+	}
+	who.Pool = p.target.Pool(database, user)
+	switch {
+	case client.Replication != "":
+		who.Mode = session.Replication
+		who.Login = privateLogin(client, database, user)
+	case who.Mode == session.WholeSession:
+		who.Login = privateLogin(client, database, user)
+	default:
+		for _, parameter := range client.Settings() {
+			who.Settings = append(who.Settings, state.Setting(parameter))
+		}
+	}
+	return who, place{database: client.Database, user: client.User}
+}
+
+// privateLogin makes the client's startup packet that of its server, word for word.
+func privateLogin(client *login.Client, database, user string) *server.Login {
+	l := &server.Login{
+		User: user, Database: database, Password: client.Identity.Password,
+		Replication: client.Replication, Parameters: make(map[string]string),
+	}
+	for _, parameter := range client.Parameters {
+		l.Parameters[parameter.Name] = parameter.Value
+	}
+	if client.Options != "" {
+		l.Parameters["options"] = client.Options
+	}
+	return l
+}
+
+// admission counts the client in, or says why not.
+func (p *Proxy) admission(set *setting, client *login.Client, at place) *refusal {
+	if p.Phase() >= stats.Draining {
+		return &refusal{
+			code: "57P03", message: "the proxy is shutting down",
+			hint: "Connect again: another instance serves you.", outcome: stats.Unavailable,
+		}
+	}
+	limits := set.config.limits(at)
+	if exceeded := p.clients.enter(at, limits); exceeded != "" {
+		return &refusal{
+			code: "53300", message: "too many clients already: " + exceeded + " is reached",
+			hint: "Raise the limit, or let clients share fewer connections.", outcome: stats.TooMany,
+		}
+	}
+	return nil
+}
+
+func (p *Proxy) refuse(client *login.Client, no *refusal) {
+	p.logins.Add(no.outcome)
+	p.errors.Add([]byte(no.code), stats.FromProxy)
+	p.log.Warn("client refused", "user", client.User, "database", client.Database, "sqlstate", no.code, "reason", no.message)
+	_ = login.WriteFatal(client.Conn, no.code, no.message, no.hint)
+	_ = client.Conn.Close()
+}
+
+// quietest returns the worker with the fewest clients.
+func (p *Proxy) quietest() *session.Worker {
+	best := p.workers[0]
+	for _, w := range p.workers[1:] {
+		if w.Gauges().Clients.Load() < best.Gauges().Clients.Load() {
+			best = w
+		}
+	}
+	return best
+}
+
+// sessionEnded is called by sessions on their loops.
+func (p *Proxy) sessionEnded(who *session.Client) {
+	p.clients.leave(place{database: who.Database, user: who.User})
+	if p.setting.Load().config.LogConnections {
+		p.log.Info("client left", "user", who.User, "database", who.Database)
+	}
+}

@@ -1,0 +1,96 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// socketName begins the names of PostgreSQL's unix sockets; libpq adds it and the port to the directory it is given.
+const socketName = ".s.PGSQL."
+
+const standardPort = "6432"
+
+// Listen binds the addresses.
+func (p *Proxy) Listen(ctx context.Context) error {
+	for _, address := range p.setting.Load().config.Listen {
+		listener, err := bind(ctx, address)
+		if err != nil {
+			p.closeListeners()
+			return fmt.Errorf("listen on %s: %w", address, err)
+		}
+		p.listeners = append(p.listeners, listener)
+	}
+	return nil
+}
+
+func bind(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	if !strings.HasPrefix(address, "/") {
+		return config.Listen(ctx, "tcp", address)
+	}
+	if !strings.HasPrefix(filepath.Base(address), socketName) {
+		address = filepath.Join(address, socketName+standardPort)
+	}
+	if err := removeStale(ctx, address); err != nil {
+		return nil, err
+	}
+	return config.Listen(ctx, "unix", address)
+}
+
+// removeStale removes a socket that a process has left behind, but not one that somebody serves.
+func removeStale(ctx context.Context, path string) error {
+	if _, err := os.Lstat(path); err != nil {
+		return nil // nothing there, or Listen says what is wrong
+	}
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	if err == nil {
+		_ = conn.Close()
+		return errors.New("another process serves this socket")
+	}
+	return os.Remove(path)
+}
+
+// Addresses returns where clients can connect, with the ports that the kernel chose.
+func (p *Proxy) Addresses() []string {
+	var all []string
+	for _, l := range p.listeners {
+		all = append(all, l.Addr().String())
+	}
+	return all
+}
+
+func (p *Proxy) closeListeners() {
+	for _, l := range p.listeners {
+		_ = l.Close()
+	}
+}
+
+// acceptPause is how long an accept loop rests when the process has no descriptor left.
+const acceptPause = 50 * time.Millisecond
+
+// accept is the goroutine of one listener. It ends when the listener is closed.
+func (p *Proxy) accept(ctx context.Context, listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			p.log.Error("cannot accept a client", "listen", listener.Addr().String(), "error", err)
+			select {
+			case <-time.After(acceptPause):
+			case <-ctx.Done():
+				return
+			}
+		default:
+			p.entering.Go(func() { p.enter(ctx, conn) })
+		}
+	}
+}

@@ -1,0 +1,167 @@
+// Package proxy puts listeners, logins, loops, sessions and pools together.
+//
+// It reads no files of its own but certificates, and it knows no YAML and no Prometheus: whoever runs it passes a Config
+// and reads a Snapshot.
+//
+// Ownership: New makes everything, Serve runs it, and Serve's return is the end of every goroutine it started. A client
+// belongs to the goroutine of its login until that hands it to a loop, for good.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"pgsidecar/proxy/auth"
+	"pgsidecar/proxy/loop"
+	"pgsidecar/proxy/pool"
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/session"
+	"pgsidecar/proxy/stats"
+)
+
+// Proxy serves clients from New to the end of Serve. Its methods may be called from any goroutine.
+type Proxy struct {
+	log     *slog.Logger
+	started time.Time
+	loops   []*loop.Loop
+	workers []*session.Worker
+	shared  *session.Shared
+	target  *pool.Target
+	setting atomic.Pointer[setting]
+
+	logins  stats.Logins
+	errors  stats.ErrorCounts
+	clients census
+	traffic traffic
+	secrets secrets
+
+	phase     atomic.Uint32 // a stats.Phase
+	listeners []net.Listener
+	accepting sync.WaitGroup // accept loops
+	entering  sync.WaitGroup // clients that are logging in
+	stopLogin context.CancelFunc
+}
+
+// setting is a Config made ready: what is replaced as a whole by a reload.
+type setting struct {
+	config Config
+	policy *auth.Policy
+	tls    *tlsFiles
+	dialer *server.Dialer
+}
+
+// New makes a proxy. It neither binds nor dials.
+func New(config Config, log *slog.Logger) (*Proxy, error) {
+	if config.Server.Upstream == nil {
+		return nil, errors.New("no upstream: there is no server to connect to")
+	}
+	config.Loops = max(config.Loops, 1)
+	p := &Proxy{log: log, started: time.Now()}
+	p.clients.init()
+	first, err := prepare(config, nil)
+	if err != nil {
+		return nil, err
+	}
+	p.setting.Store(first)
+	p.shared = session.NewShared(log, &p.errors)
+	p.shared.Ended = p.sessionEnded
+	for i := range config.Loops {
+		l, err := loop.New(loop.Config{Index: i})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("make event loop: %w", err), p.discard())
+		}
+		p.loops = append(p.loops, l)
+		p.workers = append(p.workers, session.NewWorker(l, p.shared, config.Session))
+	}
+	p.target = pool.NewTarget(p.poolConfig(config), (*dialer)(p))
+	return p, nil
+}
+
+// discard ends loops that have never run.
+func (p *Proxy) discard() error {
+	var all error
+	for _, l := range p.loops {
+		l.Stop()
+		all = errors.Join(all, l.Run())
+	}
+	return all
+}
+
+func (p *Proxy) poolConfig(config Config) pool.Config {
+	c := config.Pool
+	c.Loops = config.Loops
+	c.Now = loop.Nanos
+	return c
+}
+
+// Serve accepts clients until ctx is cancelled or Shutdown or Close has ended everything. Listen comes first.
+func (p *Proxy) Serve(ctx context.Context) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	logins, stopLogin := context.WithCancel(running)
+	p.stopLogin = stopLogin
+	defer stopLogin()
+
+	faults := make(chan error, len(p.loops))
+	var loops, reaper sync.WaitGroup
+	for _, l := range p.loops {
+		loops.Go(func() { faults <- l.Run() })
+	}
+	reaper.Go(func() { p.target.Run(running) })
+	for _, listener := range p.listeners {
+		p.accepting.Go(func() { p.accept(logins, listener) })
+	}
+	p.phase.CompareAndSwap(uint32(stats.Starting), uint32(stats.Serving))
+	p.log.Info("serving", "listen", p.Addresses())
+
+	var err error
+	select {
+	case <-p.clients.ended:
+	case <-ctx.Done():
+		p.end()
+	case err = <-faults:
+		p.end()
+	}
+	p.finish(&loops)
+	stop()
+	reaper.Wait()
+	p.phase.Store(uint32(stats.Done))
+	return err
+}
+
+// finish ends what is left after the last client: pools, their connections, loops.
+func (p *Proxy) finish(loops *sync.WaitGroup) {
+	p.closeListeners()
+	p.accepting.Wait()
+	p.stopLogin()
+	p.entering.Wait()
+	for _, w := range p.workers {
+		w.Abort()
+	}
+	p.target.Close()
+	p.awaitServers(lingerForServers)
+	for _, l := range p.loops {
+		l.Stop()
+	}
+	loops.Wait()
+}
+
+// lingerForServers bounds how long the end waits for PostgreSQL to have ended the last connections.
+const lingerForServers = 2 * time.Second
+
+// Phase tells where the proxy is in its life.
+func (p *Proxy) Phase() stats.Phase { return stats.Phase(p.phase.Load()) }
+
+// Ready tells whether new clients are welcome, and if not, why.
+func (p *Proxy) Ready() error {
+	if phase := p.Phase(); phase != stats.Serving && phase != stats.Noticed {
+		return fmt.Errorf("the proxy is %s", phase)
+	}
+	return nil
+}

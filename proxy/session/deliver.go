@@ -1,0 +1,285 @@
+package session
+
+import (
+	"errors"
+
+	"pgsidecar/proxy/loop"
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/statement"
+	"pgsidecar/proxy/wire"
+)
+
+// maxReads bounds how often one connection is read before the loop looks at the others.
+const maxReads = 4
+
+// deliver brings what the server has sent to the client. The server is not read while the client does not take what there
+// is already.
+func (s *Session) deliver(l *Server) {
+	for range maxReads {
+		if s.conn.Blocked() {
+			return
+		}
+		buf, err := l.Read()
+		if errors.Is(err, loop.ErrWouldBlock) {
+			return
+		}
+		if err != nil {
+			s.serverLost(l, err)
+			return
+		}
+		s.replies(l, buf)
+		if s.link != l || !l.Unread() {
+			return
+		}
+	}
+	s.worker.Loop.Later((*delivered)(l))
+}
+
+// replies takes what was read from the server, writes to the client what is for it, and then looks whether the server is
+// still needed.
+func (s *Session) replies(l *Server, buf []byte) {
+	w := s.worker
+	w.Stats.BytesFromServers.Add(uint64(len(buf)))
+	if s.who.Mode == Replication {
+		s.tell(buf)
+		return
+	}
+	e := edit{in: buf, out: w.toClient[:0]}
+	at := 0
+	var fault error
+	for at < len(buf) {
+		p, err := l.Scan.Next(buf[at:])
+		if err != nil {
+			fault = err
+			break
+		}
+		if len(p.Data) == 0 {
+			break
+		}
+		end := at + len(p.Data)
+		if !p.Start {
+			if l.cut {
+				e.cut(at, end)
+			}
+		} else if fault = s.reply(&e, at, p); fault != nil {
+			break
+		}
+		s.set(partial, !p.End && !l.cut)
+		at = end
+	}
+	l.Keep(buf[at:])
+	w.toClient = keepBuffer(e.out)
+	s.tell(e.result(at))
+	switch {
+	case fault != nil:
+		s.outOfStep(l, fault)
+	case s.phase == ended:
+	case l.failure != nil && l.Replies.Settled():
+		s.ownRequestFailed()
+	case s.phase == opening && l.Replies.Settled():
+		s.introduce()
+	default:
+		s.settle()
+	}
+}
+
+// errStray is a reply that nothing was asked for.
+var errStray = errors.New("reply without a request")
+
+// reply decides what becomes of the message that begins at position at.
+func (s *Session) reply(e *edit, at int, p wire.Piece) error {
+	l := s.link
+	end := at + len(p.Data)
+	l.cut = false
+	s.makeUp(e, at) // what comes belongs to a request behind those that were not sent
+	if p.Type == wire.ErrorResponse {
+		s.errorResponse(e, at, p)
+		return nil
+	}
+	verdict, done, completes := l.Replies.Reply(p.Type)
+	switch verdict {
+	case server.Stray:
+		return errStray
+	case server.Drop:
+		s.inspect(p)
+		e.cut(at, end)
+		l.cut = true
+	case server.Deliver:
+	}
+	switch p.Type {
+	case wire.ReadyForQuery:
+		l.Status = p.Data[len(p.Data)-1]
+		l.since = s.worker.Loop.Nanos()
+		if l.Status != wire.Idle && s.who.Mode == Statement {
+			return errTransactionBlock
+		}
+	case wire.ParameterStatus:
+		s.parameterStatus(p)
+	case wire.CommandComplete:
+		s.commandComplete(p, done, completes)
+	case wire.NotificationResponse:
+		if s.pinned == nil && s.virtual() {
+			e.cut(at, end) // of a LISTEN that was not this client's
+			l.cut = true
+		}
+	}
+	if completes {
+		s.completed(done)
+		s.makeUp(e, end)
+	}
+	return nil
+}
+
+// makeUp answers, behind position at, the requests at the head of the queue that the server was not asked.
+func (s *Session) makeUp(e *edit, at int) {
+	for {
+		entry, ok := s.link.Replies.MadeUp()
+		if !ok {
+			return
+		}
+		e.upTo(at)
+		e.out = s.appendMadeUp(e.out, entry)
+	}
+}
+
+func (s *Session) appendMadeUp(dst []byte, entry server.Entry) []byte {
+	if entry.Name != "" {
+		s.unconfirmed--
+	}
+	if entry.Kind == server.Parse {
+		return wire.AppendEmpty(dst, wire.ParseComplete)
+	}
+	return wire.AppendEmpty(dst, wire.CloseComplete)
+}
+
+// completed notes what the server has confirmed.
+func (s *Session) completed(done server.Entry) {
+	l := s.link
+	if done.Name != "" {
+		s.unconfirmed--
+	}
+	switch {
+	case done.Kind == server.Parse && done.Unnamed:
+		if l.Unnamed == done.Statement {
+			l.UnnamedSegment = 0
+		}
+	case done.Kind == server.Parse && done.Statement != nil:
+		l.Held.Confirm(done.Statement)
+	}
+}
+
+// errorResponse passes an error on, and undoes what was expected of the requests that the server skips because of it.
+func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
+	l := s.link
+	body := wire.Body(p.Data)
+	if !p.End {
+		body = nil // longer than anything PostgreSQL says; its fields are not looked at
+	}
+	end := at + len(p.Data)
+	code := wire.ErrorField(body, 'C')
+	dropped, failed, stray := l.Replies.Fail()
+	severity := wire.ErrorField(body, 'V')
+	l.dying = stray || string(severity) == "FATAL" || string(severity) == "PANIC"
+	if !stray && failed.Fate == server.Swallow && failed.Kind == server.Query && !l.dying {
+		l.failure = append([]byte(nil), body...)
+		e.cut(at, end)
+		l.cut = true
+		return
+	}
+	s.worker.shared.Errors.Add(code, fromServer)
+	if string(code) == "0A000" && string(wire.ErrorField(body, 'R')) == "RevalidateCachedQuery" {
+		s.spoil(failed)
+	}
+	if name := s.ownName(failed, body); name != "" {
+		e.cut(at, end)
+		e.upTo(end)
+		e.out = wire.AppendErrorWith(e.out, body, 'M', name)
+	}
+	for i := len(dropped) - 1; i >= 0; i-- {
+		s.undo(dropped[i], i == 0)
+	}
+	s.makeUp(e, end)
+}
+
+// undo takes back what was noted when a request was sent that the server has refused (failed) or skipped.
+func (s *Session) undo(entry server.Entry, failed bool) {
+	l := s.link
+	if entry.Unnamed {
+		s.unnamed, l.Unnamed = entry.Client, entry.Server
+		l.UnnamedSegment = 0
+		if failed && entry.Kind == server.Parse {
+			// The server has dropped its unnamed statement before it looked at the new one.
+			l.Unnamed = nil
+			if entry.Fate == server.Forward {
+				s.unnamed = nil
+			}
+		}
+		return
+	}
+	switch {
+	case entry.Kind == server.Parse && entry.Statement != nil:
+		if entry.Fate != server.MakeUp {
+			s.drops(entry.Statement)
+		}
+		if entry.Name != "" {
+			s.unconfirmed--
+			s.forgetName(entry.Name)
+		}
+	case entry.Kind == server.Close && entry.Statement != nil:
+		if entry.Fate == server.Swallow {
+			l.Held.Add(entry.Statement, unknownSegment, 0)
+		}
+		if entry.Name != "" {
+			s.unconfirmed--
+			s.nameStatement(entry.Name, entry.Statement)
+		}
+	}
+}
+
+// serverLost ends a session whose server has closed the connection.
+func (s *Session) serverLost(l *Server, err error) {
+	told := l.dying
+	s.pinned = nil
+	s.unlink()
+	l.gone("lost")
+	if s.phase == ended {
+		return
+	}
+	if told || s.who.Mode == Replication {
+		s.finish(impolite) // the server's own last words have been passed on
+		return
+	}
+	s.worker.log().Warn("server closed the connection", append(s.attrs(), "server_pid", l.PID, attrError(err))...)
+	s.fatal(errServerLost)
+}
+
+// outOfStep ends a session because the server's stream makes no sense (or because of what it makes plain that the client
+// has done). Nothing of the connection can be trusted any more.
+func (s *Session) outOfStep(l *Server, err error) {
+	answer := errOutOfStep
+	if errors.Is(err, errTransactionBlock) {
+		answer = errBlockInStatementMode
+	} else {
+		s.worker.log().Error("server connection is out of step: closed", append(s.attrs(), "server_pid", l.PID, attrError(err))...)
+	}
+	if s.link == l {
+		s.unlink()
+	}
+	l.gone("out of step")
+	s.fatal(answer)
+}
+
+// spoil makes a statement whose plan the server refuses to go on with be prepared anew, everywhere.
+func (s *Session) spoil(failed server.Entry) {
+	if failed.Statement != nil {
+		failed.Statement.Spoil()
+	}
+}
+
+// named returns the client's names, making room for them at the first one.
+func (s *Session) named() *statement.Names {
+	if s.names == nil {
+		s.names = new(statement.Names)
+	}
+	return s.names
+}

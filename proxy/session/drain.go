@@ -1,0 +1,43 @@
+package session
+
+// Drain makes every session of the worker end at its next transaction boundary; those that are between transactions, or
+// wait for a server to begin one, end now. It may be called from any goroutine.
+func (w *Worker) Drain() { w.Loop.Post((*drain)(w)) }
+
+// Abort ends every session now, and closes the servers that they use. It may be called from any goroutine.
+func (w *Worker) Abort() { w.Loop.Post((*abort)(w)) }
+
+type (
+	drain Worker
+	abort Worker
+)
+
+func (d *drain) Run() {
+	w := (*Worker)(d)
+	w.draining = true
+	w.sessions.each(func(s *Session) {
+		if s.link == nil || (s.phase == active && (!s.is(touched) || s.between())) {
+			s.fatal(errDraining)
+		}
+	})
+}
+
+func (a *abort) Run() {
+	w := (*Worker)(a)
+	w.draining = true
+	w.sessions.each(func(s *Session) {
+		if s.phase == closing {
+			s.end()
+			return
+		}
+		s.fatal(errDraining)
+		if s.phase == closing {
+			s.end()
+		}
+	})
+	w.servers.each(func(l *Server) {
+		if l.leaving {
+			l.finish()
+		}
+	})
+}

@@ -1,0 +1,185 @@
+package session
+
+import (
+	"time"
+
+	"pgsidecar/proxy/loop"
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/wire"
+)
+
+// acquire asks the pool for a server. It returns nil when the session has to wait; takeGrant goes on then.
+func (s *Session) acquire() *Server {
+	c, ok := s.who.Pool.Acquire(&s.waiter)
+	if !ok {
+		s.await()
+		return nil
+	}
+	s.worker.Stats.Wait.Observe(0)
+	return c.(*Server)
+}
+
+// await begins a wait for a server.
+func (s *Session) await() {
+	s.since = loop.Nanos()
+	s.worker.gauges.Waiting.Add(1)
+	s.worker.Loop.Arm(&s.timer, s.worker.config.AcquireTimeout, (*timedOut)(s))
+}
+
+func (s *Session) endWait() {
+	s.worker.gauges.Waiting.Add(-1)
+	s.worker.Loop.Disarm(&s.timer)
+}
+
+// giveUp ends a wait without a server.
+func (s *Session) giveUp() {
+	s.endWait()
+	if c := s.who.Pool.Cancel(&s.waiter); c != nil {
+		c.(*Server).returned(s.worker)
+	}
+	waited := time.Duration(loop.Nanos() - s.since)
+	s.worker.Stats.Wait.Observe(waited)
+	s.worker.log().Warn("no server connection became free in time", append(s.attrs(), attrWaited(waited))...)
+	if s.phase == opening {
+		s.fatal(errAcquireTimeout)
+		return
+	}
+	s.refuse(errAcquireTimeout)
+}
+
+// takeGrant goes on with what the session has waited for.
+func (s *Session) takeGrant() {
+	c, err := s.waiter.Take()
+	if c == nil && err == nil {
+		return
+	}
+	s.endWait()
+	s.worker.Stats.Wait.Observe(time.Duration(loop.Nanos() - s.since))
+	if err == nil {
+		l := c.(*Server)
+		if err = l.settleOn(s.worker); err == nil {
+			s.linkTo(l)
+		}
+	}
+	switch {
+	case err != nil && s.phase == opening:
+		s.refuseLogin(err)
+	case err != nil:
+		s.worker.log().Warn("no server connection", append(s.attrs(), attrError(err))...)
+		s.refuse(refusalFor(err))
+	case s.phase == opening:
+		s.opened()
+	default:
+		s.resume()
+	}
+}
+
+// linkTo gives the session a server.
+func (s *Session) linkTo(l *Server) {
+	w := s.worker
+	s.link, l.session = l, s
+	s.since = loop.Nanos()
+	s.set(touched, false)
+	l.since = w.Loop.Nanos()
+	w.servers.add(l)
+	w.gauges.Active.Add(1)
+	w.sweeper.start()
+}
+
+// unlink takes the session's server away from it and returns it.
+func (s *Session) unlink() *Server {
+	l, w := s.link, s.worker
+	s.link, l.session = nil, nil
+	s.bound = nil
+	w.servers.remove(l)
+	w.gauges.Active.Add(-1)
+	if s.is(touched) {
+		w.Stats.Transaction.Observe(time.Duration(loop.Nanos() - s.since))
+		l.traffic[w.Loop.Index()].Transactions.Inc()
+	}
+	s.set(touched, false)
+	return l
+}
+
+// between tells whether the linked server has nothing more to do for the session: it is idle, owes nothing, and nothing of
+// the client is half forwarded.
+func (s *Session) between() bool {
+	l := s.link
+	return l.Replies.Settled() && l.Status == wire.Idle && s.scan.Left() == 0
+}
+
+// settle looks, after replies have been delivered, whether the transaction is over, and lets the server go if it is.
+func (s *Session) settle() {
+	l := s.link
+	switch {
+	case l == nil:
+		return
+	case l.Replies.Unsure():
+		s.probe()
+		return
+	case s.is(stalled) && l.Replies.Empty():
+		s.set(stalled, false)
+		s.worker.Loop.Later((*continued)(s))
+		return
+	case !s.between():
+		return
+	case !s.virtual() || s.phase != active:
+		s.settlePrivate()
+		return
+	}
+	if s.judge(); s.pinned != nil {
+		if s.worker.draining {
+			s.fatal(errDraining)
+		}
+		return
+	}
+	if state.Suspicious(s.effects) {
+		s.check()
+		return
+	}
+	s.effects = 0
+	s.unlink().release()
+	if s.worker.draining {
+		s.fatal(errDraining)
+		return
+	}
+	if s.conn.Unread() && !s.conn.Blocked() {
+		s.worker.Loop.Later((*continued)(s))
+	}
+}
+
+func (s *Session) settlePrivate() {
+	if s.worker.draining && s.phase == active {
+		s.fatal(errDraining)
+	}
+}
+
+// part takes the server away from a session that ends, whatever the server is doing.
+func (s *Session) part(m manner) {
+	_, pins := state.Pins(s.effects)
+	clean := s.virtual() && s.pinned == nil && !pins && !state.Suspicious(s.effects)
+	idle := s.between()
+	untouched := !s.is(touched)
+	l := s.unlink()
+	s.pinned, s.effects = nil, 0
+	switch {
+	case untouched && l.Replies.Settled() && s.virtual():
+		l.release()
+	case idle && clean && l.Replies.Settled():
+		l.release()
+	case idle || m == polite || l.Replies.Settled():
+		l.retire("client left")
+	default:
+		l.cancelAndRetire()
+	}
+}
+
+// cancelQuery passes a cancel request on, if there is anything to cancel.
+func (s *Session) cancelQuery() {
+	l := s.link
+	if s.phase == ended || l == nil || l.Replies.Empty() || l.Replies.Head().Fate == server.Swallow {
+		return
+	}
+	l.cancel()
+}

@@ -1,0 +1,219 @@
+package session
+
+import (
+	"errors"
+	"maps"
+	"sync"
+
+	"pgsidecar/proxy/cancel"
+	"pgsidecar/proxy/loop"
+	"pgsidecar/proxy/pool"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/wire"
+)
+
+// longestClientWhole bounds what is held in memory of one message from a client. A longer Parse or Query is streamed; what
+// it does to the session is then not known, and its statement exists on one server only.
+const longestClientWhole = 1 << 20
+
+// ProtocolLongKeys is the first protocol version whose cancel keys may be longer than four bytes.
+const ProtocolLongKeys = 3<<16 | 2
+
+// admission brings a logged-in client to its loop.
+type admission struct {
+	worker    *Worker
+	transport loop.Transport
+	who       *Client
+}
+
+// Admit hands a client whose authentication has succeeded to the worker. It may be called from any goroutine. It reports
+// false when the loop has stopped; the transport is still the caller's then.
+func (w *Worker) Admit(t loop.Transport, who *Client) bool {
+	return w.Loop.Post(&admission{worker: w, transport: t, who: who})
+}
+
+func (a *admission) Run() {
+	w := a.worker
+	s := &Session{worker: w, who: a.who, scan: wire.MakeScanner(w.shared.clients, longestClientWhole)}
+	s.waiter.Init((*granted)(s), w.Loop.Index())
+	w.sessions.add(s)
+	w.gauges.Clients.Add(1)
+	if err := w.Loop.Attach(&s.conn, a.transport, s); err != nil {
+		_ = a.transport.Close()
+		w.log().Error("cannot serve client", append(s.attrs(), attrError(err))...)
+		s.end()
+		return
+	}
+	if w.draining {
+		s.fatal(errDraining)
+		return
+	}
+	s.open()
+}
+
+// open gets what the welcome needs: what the server reports under the client's settings.
+func (s *Session) open() {
+	if !s.virtual() {
+		s.await()
+		s.who.Pool.AcquirePrivate(&s.waiter, s.who.Login)
+		return
+	}
+	s.settings = s.worker.shared.Settings.Intern(s.who.Settings)
+	if parameters, ok := s.worker.shared.Welcomes.get(s.who.Pool, s.settings); ok {
+		s.welcome(parameters, 0)
+		return
+	}
+	if l := s.acquire(); l != nil {
+		s.linkTo(l)
+		s.opened()
+	}
+}
+
+// opened goes on with a login that has got a server.
+func (s *Session) opened() {
+	l := s.link
+	if !s.virtual() {
+		s.set(touched, true)
+		s.welcome(appendParameters(nil, l.Parameters()), l.PID)
+		return
+	}
+	w := s.worker
+	e := edit{out: w.toServer[:0]}
+	if !s.replay(&e, 0, purposeOpen) {
+		s.introduce()
+		return
+	}
+	w.toServer = keepBuffer(e.out)
+	s.send(e.result(0))
+}
+
+// introduce sends the welcome of a client whose settings the linked server has, and lets the server go.
+func (s *Session) introduce() {
+	parameters := appendParameters(nil, s.link.Parameters())
+	s.worker.shared.Welcomes.put(s.who.Pool, s.settings, parameters)
+	s.welcome(parameters, 0)
+	if s.phase == active {
+		s.settle()
+	}
+}
+
+// welcome ends the login. pid is the process id that the client sees, 0 for a random one.
+func (s *Session) welcome(parameters []byte, pid uint32) {
+	w := s.worker
+	key, err := w.shared.Keys.Add(s, pid, s.who.Protocol >= ProtocolLongKeys)
+	if err != nil {
+		w.log().Error("cannot make cancel key", append(s.attrs(), attrError(err))...)
+		s.fatal(errInternal)
+		return
+	}
+	s.key = key
+	s.phase = active
+	b := append(w.local[:0], parameters...)
+	b = wire.AppendKey(b, key.PID(), key.Secret())
+	b = wire.AppendReadyForQuery(b, wire.Idle)
+	w.local = keepBuffer(b)
+	s.tell(b)
+	w.Loop.Later((*continued)(s)) // what came in meanwhile
+}
+
+// Welcomes remembers what servers report under the settings that clients have come with, so that a login needs no server.
+// What a server reports differently, at its login or at any later time, makes all of its pool's forgotten. Any goroutine
+// may use it.
+type Welcomes struct {
+	mu struct { // held for map accesses
+		sync.Mutex
+		pools map[*pool.Pool]*reported
+	}
+}
+
+type reported struct {
+	base    map[string]string          // what the latest new connection reported
+	servers int                        // connections that are open
+	texts   map[*state.Settings][]byte // ParameterStatus messages
+}
+
+// maxWelcomes bounds the texts of one pool.
+const maxWelcomes = 1000
+
+func newWelcomes() *Welcomes {
+	w := new(Welcomes)
+	w.mu.pools = make(map[*pool.Pool]*reported)
+	return w
+}
+
+func (w *Welcomes) get(p *pool.Pool, settings *state.Settings) ([]byte, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.mu.pools[p]
+	if r == nil {
+		return nil, false
+	}
+	text, ok := r.texts[settings]
+	return text, ok
+}
+
+func (w *Welcomes) put(p *pool.Pool, settings *state.Settings, text []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.mu.pools[p]; r != nil && r.servers > 0 {
+		if len(r.texts) >= maxWelcomes {
+			clear(r.texts)
+		}
+		r.texts[settings] = text
+	}
+}
+
+// connected takes what a new connection reports.
+func (w *Welcomes) connected(p *pool.Pool, parameters map[string]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.mu.pools[p]
+	if r == nil {
+		r = &reported{texts: make(map[*state.Settings][]byte)}
+		w.mu.pools[p] = r
+	}
+	r.servers++
+	if !maps.Equal(r.base, parameters) {
+		r.base = parameters
+		clear(r.texts)
+	}
+}
+
+// disconnected notes that a connection has ended. When it was the last one, nothing is known of the server any more.
+func (w *Welcomes) disconnected(p *pool.Pool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.mu.pools[p]
+	if r == nil {
+		return
+	}
+	if r.servers--; r.servers <= 0 {
+		delete(w.mu.pools, p)
+	}
+}
+
+// changed notes that a server has reported a new value on its own.
+func (w *Welcomes) changed(p *pool.Pool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.mu.pools[p]; r != nil {
+		clear(r.texts)
+	}
+}
+
+// refuseLogin tells a client that has no server yet why it gets none.
+func (s *Session) refuseLogin(err error) {
+	var answer wire.Error
+	switch e := serverError(err); {
+	case e != nil:
+		answer = wire.Error{Code: e.Code, Message: e.Message, Detail: e.Detail, Hint: e.Hint}
+	case errors.Is(err, pool.ErrUnavailable):
+		answer = errUnavailable
+	default:
+		answer = errServerLost
+	}
+	s.worker.log().Warn("login failed: no server connection", append(s.attrs(), attrError(err))...)
+	s.fatal(answer)
+}
+
+var _ cancel.Target = (*Session)(nil)

@@ -1,0 +1,88 @@
+package session
+
+import (
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/wire"
+)
+
+// The session's own requests are simple Queries between the client's, whose replies are swallowed.
+
+const (
+	purposeOpen   uint8 = iota + 1 // the settings of a client that is logging in
+	purposeReplay                  // the settings of a client at the begin of its transaction
+	purposeCheck                   // what a transaction has left in the server's session
+)
+
+// ask sends a query of the session's own, ahead of what stands at position at.
+func (s *Session) ask(e *edit, at int, purpose uint8, sql []byte) {
+	l := s.link
+	e.upTo(at)
+	e.out = wire.AppendQuery(e.out, sql)
+	l.Replies.Push(server.Entry{Kind: server.Query, Fate: server.Swallow, Purpose: purpose,
+		Unnamed: true, Client: s.unnamed, Server: l.Unnamed})
+	l.Unnamed, l.UnnamedSegment = nil, 0 // the client's own stays: it is prepared again when it is needed
+	l.NextSegment()
+}
+
+// askNow sends a query of the session's own when nothing else is being written.
+func (s *Session) askNow(purpose uint8, sql []byte) {
+	e := edit{out: s.worker.toServer[:0]}
+	s.ask(&e, 0, purpose, sql)
+	s.worker.toServer = keepBuffer(e.out)
+	s.send(e.out)
+}
+
+// replay gives the server the client's settings if it has others. It reports whether there was something to send.
+func (s *Session) replay(e *edit, at int, purpose uint8) bool {
+	l := s.link
+	if !s.virtual() || l.Settings == s.settings {
+		return false
+	}
+	sql := state.Diff(l.Settings, s.settings)
+	l.Settings = s.settings
+	if sql == nil {
+		return false
+	}
+	s.worker.Stats.StateReplays.Inc()
+	s.ask(e, at, purpose, sql)
+	return true
+}
+
+// check asks what a transaction that may have changed the server's session has left there. It answers for all effects so
+// far; those of what the client sends meanwhile are another matter.
+func (s *Session) check() {
+	s.link.answer = s.link.answer[:0]
+	s.effects = 0
+	s.askNow(purposeCheck, []byte(state.CheckSQL))
+}
+
+// probe finds out whether the Syncs of a copy that has failed are still to be answered.
+func (s *Session) probe() { s.askNow(server.PurposeProbe, nil) }
+
+// inspect looks at what the server answers to a request of our own.
+func (s *Session) inspect(p wire.Piece) {
+	l := s.link
+	head := l.Replies.Head()
+	if p.Type == wire.DataRow && head != nil && head.Purpose == purposeCheck {
+		l.answer = append(l.answer, p.Data...)
+	}
+}
+
+// ownRequestFailed deals with the server's refusal of a request of the session's own.
+func (s *Session) ownRequestFailed() {
+	l := s.link
+	body := l.failure
+	l.failure = nil
+	answer := wire.Error{
+		Code:    string(wire.ErrorField(body, 'C')),
+		Message: string(wire.ErrorField(body, 'M')),
+		Detail:  string(wire.ErrorField(body, 'D')),
+		Hint:    string(wire.ErrorField(body, 'H')),
+	}
+	s.worker.log().Warn("server refused the client's settings or the check of its session",
+		append(s.attrs(), "server_pid", l.PID, "sqlstate", answer.Code, "message", answer.Message)...)
+	l.Settings = nil
+	s.unlink().retire("settings refused")
+	s.fatal(answer)
+}

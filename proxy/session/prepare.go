@@ -1,0 +1,374 @@
+package session
+
+import (
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/statement"
+	"pgsidecar/proxy/wire"
+)
+
+// A client's prepared statements are its own, whatever servers it meets. A named one is prepared on servers under a name
+// that all clients with the same definition share; the unnamed one is prepared again when the server's is not this
+// client's. Where the server would refuse (unknown or duplicate names), it is made to refuse, so that the client gets the
+// server's own error and the server skips to the Sync by itself.
+
+// unknownSegment marks a statement of which it is not known whether the server holds it: it is no segment's number that
+// could be current.
+const unknownSegment = ^uint32(0)
+
+// mustStall tells whether a message can only be dealt with when the server owes nothing, because it depends on whether a
+// request of an earlier segment succeeds.
+func (s *Session) mustStall(p wire.Piece) bool {
+	l := s.link
+	if l.Replies.Empty() {
+		return false
+	}
+	switch p.Type {
+	case wire.Parse, wire.Close:
+		return s.unconfirmed > 0 && p.End && s.renames(p)
+	case wire.Bind, wire.Describe:
+		return l.UnnamedSegment != 0 && l.UnnamedSegment != l.Segment && s.usesUnnamed(p)
+	}
+	return false
+}
+
+// renames tells whether a Parse or Close concerns a name that a request of an earlier segment changes.
+func (s *Session) renames(p wire.Piece) bool {
+	var name []byte
+	if p.Type == wire.Parse {
+		name, _, _ = wire.String(wire.Body(p.Data))
+	} else {
+		_, name, _ = wire.ParseTarget(wire.Body(p.Data))
+	}
+	earlier, found := false, false
+	s.link.Replies.Pending(func(e *server.Entry) bool {
+		if e.Kind == server.Sync || e.Kind == server.Query || e.Kind == server.Function {
+			earlier = true
+		}
+		found = earlier && e.Name != "" && e.Name == string(name)
+		return !found
+	})
+	return found
+}
+
+func (s *Session) usesUnnamed(p wire.Piece) bool {
+	if p.Type == wire.Describe {
+		kind, name, _ := wire.ParseTarget(wire.Body(p.Data))
+		return kind == 'S' && len(name) == 0
+	}
+	_, name, _, ok := wire.ParseBind(wire.Body(p.Data))
+	return ok && len(name) == 0
+}
+
+// parse forwards a Parse message.
+func (s *Session) parse(e *edit, at int, p wire.Piece) next {
+	if !p.End {
+		return s.parseLarge(e, at, p)
+	}
+	name, definition, query, ok := wire.ParseParse(wire.Body(p.Data))
+	if !ok {
+		s.link.Replies.Push(server.Entry{Kind: server.Parse}) // the server says what is wrong with it
+		return taken
+	}
+	st := s.worker.table.Intern(definition, len(query))
+	if st.Effects&state.Deallocate != 0 {
+		st = s.renameDeallocation(e, at, p, name, st)
+	}
+	if len(name) == 0 {
+		s.parseUnnamed(st)
+		return taken
+	}
+	s.parseNamed(e, at, p, name, st)
+	return taken
+}
+
+// parseUnnamed notes that the unnamed statement becomes st, both the client's and the server's.
+func (s *Session) parseUnnamed(st *statement.Statement) {
+	l := s.link
+	l.Replies.Push(server.Entry{
+		Kind: server.Parse, Statement: st, Unnamed: true, Client: s.unnamed, Server: l.Unnamed,
+	})
+	s.unnamed, l.Unnamed, l.UnnamedSegment = st, st, l.Segment
+}
+
+func (s *Session) parseNamed(e *edit, at int, p wire.Piece, name []byte, st *statement.Statement) {
+	l := s.link
+	if old := s.named().Get(name); old != nil {
+		s.parseDuplicate(e, at, p, old)
+		return
+	}
+	entry := server.Entry{Kind: server.Parse, Statement: st, Name: string(name)}
+	s.nameStatement(entry.Name, st)
+	s.unconfirmed++
+	end := at + len(p.Data)
+	catalog := s.worker.shared.catalog.Load()
+	switch standing := l.Held.Standing(st, l.Segment); {
+	case standing == statement.Ready && s.certain() && l.Held.Fresh(st, catalog):
+		entry.Fate = server.MakeUp
+		l.Replies.Push(entry)
+		e.cut(at, end)
+		return
+	case standing == statement.Missing:
+		s.makeRoom(e, at)
+	default:
+		s.injectClose(e, at, st)
+	}
+	e.cut(at, end)
+	e.out = wire.AppendParse(e.out, st.Name, st.Definition)
+	l.Replies.Push(entry)
+	s.holds(st)
+}
+
+// certain tells whether a Parse of a statement that the server holds would succeed: in a failed transaction, or when that
+// is not known yet, it would not.
+func (s *Session) certain() bool {
+	l := s.link
+	if l.Status == wire.Failed {
+		return false
+	}
+	open := true
+	l.Replies.Pending(func(e *server.Entry) bool {
+		open = e.Kind != server.Sync && e.Kind != server.Query && e.Kind != server.Function
+		return open
+	})
+	return open
+}
+
+// parseDuplicate makes the server refuse a name that the client has given already.
+func (s *Session) parseDuplicate(e *edit, at int, p wire.Piece, old *statement.Statement) {
+	s.ensure(e, at, old)
+	e.cut(at, at+len(p.Data))
+	name, definition, _ := wire.String(wire.Body(p.Data))
+	e.out = wire.AppendParse(e.out, old.Name, definition)
+	s.link.Replies.Push(server.Entry{Kind: server.Parse, Alias: string(name)})
+}
+
+// parseLarge streams a Parse message that is too large to be held. Its statement cannot be prepared a second time, so the
+// session keeps its server while the statement lives.
+func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
+	name, rest, ok := wire.String(wire.Body(p.Data))
+	if !ok {
+		s.scan.Unread()
+		return later
+	}
+	st := s.worker.table.Anonymous()
+	s.pin(pinLargeStatement, "")
+	s.effects |= st.Effects
+	if len(name) == 0 {
+		s.parseUnnamed(st)
+		return taken
+	}
+	if old := s.named().Get(name); old != nil {
+		s.ensure(e, at, old)
+		e.cut(at, at+len(p.Data)-len(rest))
+		e.out = wire.AppendParseHead(e.out, old.Name, p.Size-5-len(name)-1)
+		s.link.Replies.Push(server.Entry{Kind: server.Parse, Alias: string(name)})
+		return taken
+	}
+	entry := server.Entry{Kind: server.Parse, Statement: st, Name: string(name)}
+	s.nameStatement(entry.Name, st)
+	s.unconfirmed++
+	e.cut(at, at+len(p.Data)-len(rest))
+	e.out = wire.AppendParseHead(e.out, st.Name, p.Size-5-len(name)-1)
+	s.link.Replies.Push(entry)
+	s.holds(st)
+	return taken
+}
+
+// bind forwards a Bind message under the name that its statement has on servers.
+func (s *Session) bind(e *edit, at int, p wire.Piece) next {
+	l := s.link
+	portal, name, rest, ok := wire.ParseBind(wire.Body(p.Data))
+	if !ok && !p.End {
+		s.scan.Unread()
+		return later
+	}
+	if !ok {
+		l.Replies.Push(server.Entry{Kind: server.Bind})
+		return taken
+	}
+	st := s.prepareFor(e, at, name)
+	if st != nil {
+		s.effects |= st.Effects
+	}
+	s.bound = st
+	if target := s.nameOnServer(name, st); target != string(name) {
+		e.cut(at, at+len(p.Data)-len(rest))
+		e.out = wire.AppendBindHead(e.out, portal, target, p.Size-5-len(portal)-1-len(name)-1)
+	}
+	l.Replies.Push(server.Entry{Kind: server.Bind, Statement: st, Name: ""})
+	return taken
+}
+
+// describe forwards a Describe message.
+func (s *Session) describe(e *edit, at int, p wire.Piece) next {
+	l := s.link
+	kind, name, ok := wire.ParseTarget(wire.Body(p.Data))
+	if !ok || kind != 'S' {
+		l.Replies.Push(server.Entry{Kind: describeKind(p)})
+		return taken
+	}
+	st := s.prepareFor(e, at, name)
+	if target := s.nameOnServer(name, st); target != string(name) {
+		e.cut(at, at+len(p.Data))
+		e.out = wire.AppendTarget(e.out, wire.Describe, 'S', target)
+	}
+	l.Replies.Push(server.Entry{Kind: server.DescribeStatement, Statement: st})
+	return taken
+}
+
+// close forgets a name; the statement stays on the server for others. A portal, or the unnamed statement, is closed there.
+func (s *Session) close(e *edit, at int, p wire.Piece) next {
+	l := s.link
+	kind, name, ok := wire.ParseTarget(wire.Body(p.Data))
+	switch {
+	case !ok || kind != 'S':
+		l.Replies.Push(server.Entry{Kind: server.Close})
+	case len(name) == 0:
+		l.Replies.Push(server.Entry{Kind: server.Close, Unnamed: true, Client: s.unnamed, Server: l.Unnamed})
+		s.unnamed, l.Unnamed, l.UnnamedSegment = nil, nil, 0
+	default:
+		entry := server.Entry{Kind: server.Close, Fate: server.MakeUp}
+		if s.names != nil {
+			entry.Statement = s.names.Get(name)
+		}
+		if entry.Statement != nil {
+			entry.Name = string(name)
+			s.unconfirmed++
+			s.forgetName(entry.Name)
+		}
+		l.Replies.Push(entry)
+		e.cut(at, at+len(p.Data))
+	}
+	return taken
+}
+
+// closeName forgets a statement of the client, outside of any transaction.
+func (s *Session) closeName(name []byte) {
+	if len(name) == 0 {
+		s.unnamed = nil
+		return
+	}
+	if s.names != nil && s.names.Get(name) != nil {
+		s.forgetName(string(name))
+	}
+}
+
+// prepareFor sees to it that the statement that the client calls name is prepared on the server, and returns it; nil if
+// the client has none of that name.
+func (s *Session) prepareFor(e *edit, at int, name []byte) *statement.Statement {
+	if len(name) == 0 {
+		s.restoreUnnamed(e, at)
+		return s.unnamed
+	}
+	if s.names == nil {
+		return nil
+	}
+	st := s.names.Get(name)
+	if st != nil {
+		s.ensure(e, at, st)
+	}
+	return st
+}
+
+// nameOnServer returns what a statement is called on the server. A name that the client has not given is passed on as it
+// is, so that the server's error names it; unless it looks like one of ours, which may exist.
+func (s *Session) nameOnServer(name []byte, st *statement.Statement) string {
+	switch {
+	case len(name) == 0:
+		return ""
+	case st != nil:
+		return st.Name
+	case len(name) >= len(statement.Prefix) && string(name[:len(statement.Prefix)]) == statement.Prefix:
+		return "_" + string(name)
+	}
+	return string(name)
+}
+
+// ensure makes the server hold a statement before what stands at position at.
+func (s *Session) ensure(e *edit, at int, st *statement.Statement) {
+	l := s.link
+	standing := l.Held.Standing(st, l.Segment)
+	if standing == statement.Ready || !st.Kept() {
+		return
+	}
+	if standing == statement.Missing {
+		s.makeRoom(e, at)
+	} else {
+		s.injectClose(e, at, st)
+	}
+	s.worker.Stats.ReparsesNamed.Inc()
+	e.upTo(at)
+	e.out = wire.AppendParse(e.out, st.Name, st.Definition)
+	l.Replies.Push(server.Entry{Kind: server.Parse, Fate: server.Swallow, Statement: st})
+	s.holds(st)
+}
+
+// makeRoom closes the statement that was used longest ago on a server that holds as many as it may.
+func (s *Session) makeRoom(e *edit, at int) {
+	l := s.link
+	if l.Held.Len() < s.worker.config.PreparedPerServer {
+		return
+	}
+	if oldest := l.Held.Oldest(); oldest != nil {
+		s.injectClose(e, at, oldest)
+	}
+}
+
+func (s *Session) injectClose(e *edit, at int, st *statement.Statement) {
+	e.upTo(at)
+	e.out = wire.AppendTarget(e.out, wire.Close, 'S', st.Name)
+	s.link.Replies.Push(server.Entry{Kind: server.Close, Fate: server.Swallow, Statement: st})
+	s.drops(st)
+}
+
+// restoreUnnamed makes the server's unnamed statement the client's before what stands at position at. When the client has
+// none, the server must not have another client's either.
+func (s *Session) restoreUnnamed(e *edit, at int) {
+	l := s.link
+	if l.Unnamed == s.unnamed {
+		return
+	}
+	entry := server.Entry{Fate: server.Swallow, Unnamed: true, Client: s.unnamed, Server: l.Unnamed}
+	e.upTo(at)
+	if s.unnamed == nil || !s.unnamed.Kept() {
+		entry.Kind = server.Close
+		e.out = wire.AppendTarget(e.out, wire.Close, 'S', "")
+		l.Unnamed, l.UnnamedSegment = nil, 0
+	} else {
+		entry.Kind, entry.Statement = server.Parse, s.unnamed
+		s.worker.Stats.ReparsesUnnamed.Inc()
+		e.out = wire.AppendParse(e.out, "", s.unnamed.Definition)
+		l.Unnamed, l.UnnamedSegment = s.unnamed, l.Segment
+	}
+	l.Replies.Push(entry)
+}
+
+// Bookkeeping of names and of what servers hold, with its gauges.
+
+func (s *Session) nameStatement(name string, st *statement.Statement) {
+	names := s.named()
+	before := names.Len()
+	names.Put(name, st, s.worker.config.PreparedPerClient)
+	s.worker.gauges.Names.Add(int64(names.Len() - before))
+}
+
+func (s *Session) forgetName(name string) {
+	before := s.names.Len()
+	s.names.Delete(name)
+	s.worker.gauges.Names.Add(int64(s.names.Len() - before))
+}
+
+func (s *Session) holds(st *statement.Statement) {
+	l := s.link
+	before := l.Held.Len()
+	l.Held.Add(st, l.Segment, s.worker.shared.catalog.Load())
+	s.worker.gauges.Held.Add(int64(l.Held.Len() - before))
+}
+
+func (s *Session) drops(st *statement.Statement) {
+	l := s.link
+	before := l.Held.Len()
+	l.Held.Remove(st)
+	s.worker.gauges.Held.Add(int64(l.Held.Len() - before))
+}

@@ -1,0 +1,173 @@
+package session
+
+import (
+	"bytes"
+	"strings"
+
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/statement"
+	"pgsidecar/proxy/wire"
+)
+
+// query forwards a simple Query.
+func (s *Session) query(e *edit, at int, p wire.Piece) next {
+	l := s.link
+	s.worker.Stats.StatementsSimple.Inc()
+	entry := server.Entry{Kind: server.Query, Unnamed: true, Client: s.unnamed, Server: l.Unnamed}
+	effects := state.Unknown // longer than what is looked at
+	if p.End {
+		effects = state.Effects(queryText(p))
+	}
+	if effects&state.Deallocate != 0 {
+		if st, name := s.deallocated(queryText(p)); st != nil {
+			s.ensure(e, at, st)
+			e.cut(at, at+len(p.Data))
+			e.out = wire.AppendQuery(e.out, deallocate(st))
+			entry.Statement, entry.Alias = st, name
+		}
+	}
+	s.effects |= effects
+	l.Replies.Push(entry)
+	// A simple query drops the unnamed statement (PostgreSQL documentation, "Extended Query").
+	s.unnamed, l.Unnamed, l.UnnamedSegment = nil, nil, 0
+	l.NextSegment()
+	return taken
+}
+
+// deallocated returns the client's statement that the text of a DEALLOCATE names, and its name; nil if it is none of the
+// protocol's.
+func (s *Session) deallocated(sql []byte) (*statement.Statement, string) {
+	actions := state.Parse(sql)
+	if s.names == nil || len(actions) != 1 || actions[0].Kind != state.Deallocate {
+		return nil, ""
+	}
+	name := actions[0].Name
+	return s.names.Get([]byte(name)), name
+}
+
+// deallocate is the text that removes a statement from a server. It is a real DEALLOCATE, so that what it does in a failed
+// transaction, and what it answers, is the server's.
+func deallocate(st *statement.Statement) string { return `DEALLOCATE "` + st.Name + `"` }
+
+// renameDeallocation replaces a DEALLOCATE that is being parsed by one that names the statement as the server knows it.
+func (s *Session) renameDeallocation(e *edit, at int, p wire.Piece, name []byte, st *statement.Statement) *statement.Statement {
+	target, _ := s.deallocated([]byte(st.Query()))
+	if target == nil {
+		return st
+	}
+	s.ensure(e, at, target)
+	text := deallocate(target)
+	definition := append([]byte(text), st.Definition[len(st.Query()):]...)
+	if len(name) == 0 {
+		e.cut(at, at+len(p.Data))
+		e.out = wire.AppendParse(e.out, "", definition)
+	}
+	return s.worker.table.Intern(definition, len(text))
+}
+
+// deallocating returns the statement of the latest Bind if it is a DEALLOCATE.
+func (s *Session) deallocating() *statement.Statement {
+	if s.bound != nil && s.bound.Effects&state.Deallocate != 0 {
+		return s.bound
+	}
+	return nil
+}
+
+// commandComplete heeds the tags of commands that change what clients and servers hold.
+func (s *Session) commandComplete(p wire.Piece, done server.Entry, completes bool) {
+	if !s.virtual() || !p.End {
+		return
+	}
+	tag, _, _ := wire.String(wire.Body(p.Data))
+	if len(tag) == 0 {
+		return
+	}
+	switch tag[0] {
+	case 'A', 'C', 'D', 'R':
+	default:
+		return
+	}
+	l := s.link
+	switch string(tag) {
+	case "DEALLOCATE ALL":
+		s.forgetStatements()
+	case "DISCARD ALL":
+		s.forgetStatements()
+		s.unnamed, l.Unnamed, l.UnnamedSegment = nil, nil, 0
+		l.Settings = nil
+		s.effects, s.pinned = 0, nil
+	case "DEALLOCATE":
+		if !completes && l.Replies.Head() != nil {
+			done = *l.Replies.Head()
+		}
+		s.forgetDeallocated(done)
+	default:
+		if bytes.HasPrefix(tag, []byte("ALTER")) || bytes.HasPrefix(tag, []byte("CREATE")) || bytes.HasPrefix(tag, []byte("DROP")) {
+			s.worker.shared.catalog.Add(1)
+		}
+	}
+}
+
+// forgetStatements follows the server, which has dropped all of its statements on behalf of the client.
+func (s *Session) forgetStatements() {
+	w, l := s.worker, s.link
+	w.gauges.Held.Add(-int64(l.Held.Len()))
+	l.Held.Clear()
+	if s.names != nil {
+		w.gauges.Names.Add(-int64(s.names.Len()))
+		s.names.Clear()
+	}
+}
+
+// forgetDeallocated follows the server, which has executed a DEALLOCATE that names one of our statements.
+func (s *Session) forgetDeallocated(done server.Entry) {
+	target, name := done.Statement, done.Alias
+	if done.Kind == server.Execute && target != nil {
+		target, name = s.byServerName(strings.Trim(strings.TrimPrefix(target.Query(), "DEALLOCATE "), `"`))
+	}
+	if target == nil {
+		return
+	}
+	s.drops(target)
+	if s.names != nil {
+		s.forgetName(name)
+	}
+}
+
+// byServerName finds the client's statement that has a name on servers.
+func (s *Session) byServerName(name string) (st *statement.Statement, client string) {
+	if s.names == nil {
+		return nil, ""
+	}
+	s.names.All(func(key string, one *statement.Statement) bool {
+		if one.Name == name {
+			st, client = one, key
+		}
+		return st == nil
+	})
+	return st, client
+}
+
+// ownName returns the message of an error that names a statement by our name for it, with the client's instead; "" if it
+// does not.
+func (s *Session) ownName(failed server.Entry, body []byte) string {
+	message := string(wire.ErrorField(body, 'M'))
+	quoted := `"` + statement.Prefix
+	before, rest, ok := strings.Cut(message, quoted)
+	if !ok || !s.virtual() {
+		return ""
+	}
+	serial, after, ok := strings.Cut(rest, `"`)
+	if !ok {
+		return ""
+	}
+	name := failed.Alias
+	if name == "" {
+		_, name = s.byServerName(statement.Prefix + serial)
+	}
+	if name == "" && failed.Kind == server.Bind {
+		return ""
+	}
+	return before + `"` + name + `"` + after
+}

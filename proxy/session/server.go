@@ -1,0 +1,366 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"pgsidecar/proxy/loop"
+	"pgsidecar/proxy/pool"
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/stats"
+	"pgsidecar/proxy/wire"
+)
+
+// Server is a connection to PostgreSQL in a pool. It belongs to the loop of its worker, which attaches, reads, writes and
+// closes it; between Detach and the next attachment it belongs to whoever carries it there.
+type Server struct {
+	server.Conn
+
+	slot      pool.Slot
+	pool      *pool.Pool
+	traffic   []stats.Pool   // the pool's counters, one a loop
+	worker    *Worker        // nil while it is on no loop
+	workers   []*Worker      // all of them
+	transport loop.Transport // while it is on no loop
+	session   *Session       // that it is linked to, or nil
+	links     links[Server]
+
+	// home is the worker for other goroutines, nil before the first attachment.
+	home atomic.Pointer[Worker]
+
+	since     int64 // loop.Nanos of its last change between busy and waiting for the client, or of the beginning of closing
+	cut       bool  // the rest of a message from it is cut out
+	dying     bool  // it has reported that it ends
+	leaving   bool  // it is being closed: Terminate has been written
+	cancels   int   // cancel requests on their way
+	releasing bool  // to be released when those have ended
+	retiring  string
+	answer    []byte // rows of a check
+	failure   []byte // the body of the ErrorResponse to a replay or check
+	opened    bool   // Welcomes has been told
+	evicted   atomic.Pointer[string]
+}
+
+// NewServer returns a connection to be dialled.
+func NewServer(p *pool.Pool, traffic []stats.Pool) *Server { return &Server{pool: p, traffic: traffic} }
+
+// Dialled takes the socket of a connection that has just been logged in, and the workers of which one will have it.
+func (l *Server) Dialled(t loop.Transport, workers []*Worker) { l.transport, l.workers = t, workers }
+
+// Discard closes a connection that is on no loop.
+func (l *Server) Discard() {
+	_ = l.transport.Close()
+	l.slot.Closed()
+}
+
+// Slot implements pool.Conn.
+func (l *Server) Slot() *pool.Slot { return &l.slot }
+
+func (l *Server) ringLinks() *links[Server] { return &l.links }
+
+// Tasks of a server.
+type (
+	delivered Server // go on reading
+	eviction  Server
+)
+
+func (d *delivered) Run() {
+	if l := (*Server)(d); l.Attached() {
+		l.Readable(false)
+	}
+}
+
+// Evict implements pool.Conn.
+func (l *Server) Evict(reason string) {
+	l.evicted.Store(&reason)
+	w := l.home.Load()
+	if w == nil || !w.Loop.Post((*eviction)(l)) {
+		l.Discard()
+	}
+}
+
+func (e *eviction) Run() {
+	l := (*Server)(e)
+	if l.worker != nil && l.session == nil && !l.leaving && l.Attached() {
+		l.retire(*l.evicted.Load())
+	}
+}
+
+// move carries an idle connection to a grantee on another loop.
+type move struct {
+	server *Server
+	to     pool.Grantee
+}
+
+// Move implements pool.Conn.
+func (l *Server) Move(to pool.Grantee) {
+	if w := l.home.Load(); w == nil || !w.Loop.Post(&move{server: l, to: to}) {
+		l.slot.MoveFailed()
+	}
+}
+
+func (m *move) Run() {
+	l := m.server
+	if !l.Attached() || l.leaving {
+		l.slot.MoveFailed()
+		return
+	}
+	l.detach()
+	m.to.Granted()
+}
+
+// adoption brings a connection that nobody waits for to a loop.
+type adoption struct {
+	server *Server
+	worker *Worker
+}
+
+// Adopt implements pool.Conn.
+func (l *Server) Adopt(loop int) {
+	w := l.workers[loop]
+	if !w.Loop.Post(&adoption{server: l, worker: w}) {
+		l.Discard()
+	}
+}
+
+func (a *adoption) Run() {
+	if a.server.settleOn(a.worker) == nil {
+		a.server.release()
+	}
+}
+
+// settleOn attaches the connection to a worker's loop, unless it is there already. After an error it is closed.
+func (l *Server) settleOn(w *Worker) error {
+	if l.worker == w && l.Attached() {
+		return nil
+	}
+	l.worker = w
+	l.home.Store(w)
+	if err := w.Loop.Attach(&l.Conn.Conn, l.transport, l); err != nil {
+		_ = l.transport.Close()
+		l.gone("cannot attach")
+		return fmt.Errorf("attach server connection: %w", err)
+	}
+	l.transport = loop.Transport{}
+	if !l.opened {
+		l.opened = true
+		w.shared.Welcomes.connected(l.pool, l.Parameters())
+	}
+	return nil
+}
+
+func (l *Server) detach() {
+	l.worker.gauges.Held.Add(-int64(l.Held.Len()))
+	l.transport = l.Detach()
+	l.worker = nil
+}
+
+// returned takes back a connection that was granted to a session which does not want it any more.
+func (l *Server) returned(w *Worker) {
+	if l.settleOn(w) == nil {
+		l.release()
+	}
+}
+
+// release gives a connection whose state is clean back to the pool.
+func (l *Server) release() {
+	if l.cancels > 0 {
+		l.releasing = true
+		return
+	}
+	verdict, to := l.pool.Release(l)
+	switch verdict {
+	case pool.Idle:
+	case pool.Close:
+		l.retire("pool")
+	case pool.Give:
+		if g, ok := to.(*granted); ok && (*Session)(g).worker == l.worker {
+			l.worker.Loop.Later(g)
+			return
+		}
+		l.detach()
+		to.Granted()
+	}
+}
+
+// lingerAtClose is how long a server may take to end after Terminate. It counts against the bound until it has ended, so
+// that PostgreSQL never sees more connections than that.
+const lingerAtClose = 5 * time.Second
+
+// retire closes a connection that no session uses: the server is told, and its slot is free when it has ended. What it is
+// still doing it finishes first.
+func (l *Server) retire(reason string) {
+	if l.leaving || !l.Attached() {
+		return
+	}
+	l.leaving, l.retiring = true, reason
+	l.slot.Closing()
+	l.worker.servers.add(l)
+	l.since = l.worker.Loop.Nanos()
+	l.worker.sweeper.start()
+	if l.Write(wire.AppendEmpty(nil, wire.Terminate)) != nil {
+		l.finish()
+		return
+	}
+	if l.Unread() {
+		l.worker.Loop.Later((*delivered)(l))
+	}
+}
+
+// finish closes the socket of a connection that is being closed.
+func (l *Server) finish() {
+	l.worker.servers.remove(l)
+	l.gone(l.retiring)
+}
+
+// gone closes the socket and gives the slot back.
+func (l *Server) gone(reason string) {
+	if l.worker != nil {
+		l.worker.gauges.Held.Add(-int64(l.Held.Len()))
+		if l.opened {
+			l.opened = false
+			l.worker.shared.Welcomes.disconnected(l.pool)
+		}
+	}
+	l.Close()
+	l.slot.Closing()
+	l.slot.Closed()
+}
+
+// Readable is called by the loop.
+func (l *Server) Readable(hangup bool) {
+	switch {
+	case l.leaving:
+		l.discard()
+	case l.session != nil:
+		l.session.deliver(l)
+	default:
+		l.listen()
+	}
+}
+
+// Drained is called by the loop.
+func (l *Server) Drained() {
+	if l.session != nil {
+		l.session.pump()
+	}
+}
+
+// discard reads what comes from a connection that is being closed, until its end.
+func (l *Server) discard() {
+	for {
+		_, err := l.Read()
+		if errors.Is(err, loop.ErrWouldBlock) {
+			return
+		}
+		if err != nil {
+			l.finish()
+			return
+		}
+	}
+}
+
+// listen reads what an idle connection says without being asked: that a parameter has changed, or that it ends.
+func (l *Server) listen() {
+	for {
+		buf, err := l.Read()
+		if errors.Is(err, loop.ErrWouldBlock) {
+			return
+		}
+		if err != nil || !l.heed(buf) {
+			l.gone("lost while idle")
+			return
+		}
+	}
+}
+
+// heed takes messages that nobody asked for. It reports false when the connection must not be used any more.
+func (l *Server) heed(buf []byte) bool {
+	for len(buf) > 0 {
+		p, err := l.Scan.Next(buf)
+		if err != nil {
+			return false
+		}
+		if len(p.Data) == 0 {
+			break
+		}
+		buf = buf[len(p.Data):]
+		if !p.Start {
+			continue
+		}
+		switch p.Type {
+		case wire.ParameterStatus:
+			if name, value, ok := wire.ParseStatus(wire.Body(p.Data)); ok && l.Report(name, value) {
+				l.worker.shared.Welcomes.changed(l.pool)
+			}
+		case wire.NoticeResponse, wire.NotificationResponse:
+		case wire.ErrorResponse:
+			l.worker.log().Info("server ends an idle connection", "server_pid", l.PID,
+				"message", string(wire.ErrorField(wire.Body(p.Data), 'M')))
+			return false
+		default:
+			l.worker.log().Error("idle server connection is out of step: closed", "server_pid", l.PID, "message_type", string(p.Type))
+			return false
+		}
+	}
+	l.Keep(buf)
+	return true
+}
+
+// cancelTimeout bounds a cancel request, its connection's end included.
+const cancelTimeout = 10 * time.Second
+
+// cancel sends a cancel request for what the server is doing. While one is on its way the connection is not lent to
+// anybody else, so that it cannot hit the next one's query.
+func (l *Server) cancel() {
+	if l.cancels > 0 || l.dying {
+		return
+	}
+	l.cancels++
+	go l.runCancel()
+}
+
+// cancelAndRetire closes a connection whose client is gone in the middle of something. PostgreSQL does not look for
+// Terminate while it executes, so it is cancelled first.
+func (l *Server) cancelAndRetire() {
+	l.retire("client gone")
+	if l.Attached() {
+		l.cancel()
+	}
+}
+
+// runCancel is the goroutine of one cancel request. It ends with the request's connection.
+func (l *Server) runCancel() {
+	ctx, stop := context.WithTimeout(context.Background(), cancelTimeout)
+	defer stop()
+	err := l.Cancel(ctx)
+	l.home.Load().Loop.Post(&cancelEnd{server: l, err: err})
+}
+
+type cancelEnd struct {
+	server *Server
+	err    error
+}
+
+func (c *cancelEnd) Run() {
+	l := c.server
+	l.cancels--
+	if c.err != nil {
+		l.worker.log().Warn("cancel request failed", "server_pid", l.PID, attrError(c.err))
+	}
+	if !l.releasing || l.cancels > 0 {
+		return
+	}
+	l.releasing = false
+	switch {
+	case !l.Attached():
+	case c.err != nil:
+		// It may still be on its way.
+		l.retire("cancel request failed")
+	default:
+		l.release()
+	}
+}

@@ -1,0 +1,253 @@
+package session
+
+import (
+	"pgsidecar/proxy/cancel"
+	"pgsidecar/proxy/loop"
+	"pgsidecar/proxy/pool"
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/statement"
+	"pgsidecar/proxy/wire"
+)
+
+// Mode is how long a session keeps its server.
+type Mode uint8
+
+// Pool modes, and Replication for walsender connections, which keep theirs as in session mode but speak what is not framed
+// here.
+const (
+	Transaction Mode = iota
+	Statement        // as Transaction, but transaction blocks are refused
+	WholeSession
+	Replication
+)
+
+// Client is who has logged in, and how its session is to be served.
+type Client struct {
+	User, Database string // as the client knows them
+	Protocol       uint32 // negotiated version: 3<<16, or 3<<16|2
+	Mode           Mode
+	Pool           *pool.Pool
+
+	// Settings are the startup parameters that become settings (modes Transaction and Statement).
+	Settings []state.Setting
+
+	// Login is how to log in to a server of the session's own (modes WholeSession and Replication).
+	Login *server.Login
+}
+
+// private tells whether the session has a server of its own.
+func (c *Client) private() bool { return c.Mode == WholeSession || c.Mode == Replication }
+
+type phase uint8
+
+const (
+	opening phase = iota // logged in, but ReadyForQuery has not been sent
+	active
+	closing // the last bytes for the client are on their way
+	ended
+)
+
+// Session is one client. Its loop's goroutine alone uses it; cancel requests are posted there.
+type Session struct {
+	conn   loop.Conn
+	scan   wire.Scanner // of what the client sends
+	worker *Worker
+	who    *Client
+	link   *Server // the server that it is linked to, or nil
+	waiter pool.Waiter
+	timer  loop.Timer // the limit of a wait for a server, or of one for the client to read
+	links  links[Session]
+	key    cancel.Key
+
+	settings *state.Settings      // its startup settings
+	names    *statement.Names     // its named prepared statements; nil: none yet
+	unnamed  *statement.Statement // its unnamed one
+	bound    *statement.Statement // of the latest Bind
+	effects  state.Effect         // of what it has run since it was linked
+	pinned   *pin                 // why it keeps its server, or nil
+	refusal  *wire.Error          // what its requests are answered with, up to the next Sync or for one Query
+	since    int64                // loop.Nanos of the beginning of a wait, or of the link
+	phase    phase
+	flags    flags
+
+	unconfirmed int32 // entries in the reply queue that change names
+}
+
+type flags uint8
+
+const (
+	touched  flags = 1 << iota // something has been sent to the linked server on the client's behalf
+	dropping                   // the rest of a client's message is dropped
+	stalled                    // the next message waits until the server owes nothing
+	hungUp                     // the client's side is closed or broken: read it out
+	refused                    // the refusal has been told; what follows is dropped up to Sync
+	partial                    // the client has got only a part of a message from the server
+)
+
+func (s *Session) is(f flags) bool { return s.flags&f != 0 }
+
+func (s *Session) set(f flags, on bool) {
+	if on {
+		s.flags |= f
+	} else {
+		s.flags &^= f
+	}
+}
+
+func (s *Session) ringLinks() *links[Session] { return &s.links }
+
+// virtual tells whether the session's prepared statements and settings are its own, whatever server it is linked to.
+func (s *Session) virtual() bool { return !s.who.private() }
+
+// Tasks of a session. They are the session under another name, so that queueing one allocates nothing.
+type (
+	granted   Session // the pool has decided
+	continued Session // go on reading the client
+	timedOut  Session // the timer has run out
+	cancelled Session // a cancel request with the session's key has come in
+)
+
+// Granted is called by the pool from any goroutine.
+func (g *granted) Granted() { (*Session)(g).worker.Loop.Post(g) }
+
+func (g *granted) Run()   { (*Session)(g).takeGrant() }
+func (c *continued) Run() { (*Session)(c).resume() }
+func (t *timedOut) Run()  { (*Session)(t).timeOut() }
+func (c *cancelled) Run() { (*Session)(c).cancelQuery() }
+
+// CancelRequested is called by the proxy from any goroutine.
+func (s *Session) CancelRequested() { s.worker.Loop.Post((*cancelled)(s)) }
+
+// Readable is called by the loop.
+func (s *Session) Readable(hangup bool) {
+	if hangup {
+		s.set(hungUp, true)
+	}
+	switch s.phase {
+	case active:
+		s.pump()
+	case opening:
+		if hangup {
+			s.leave(impolite)
+		}
+	case closing:
+		if hangup {
+			s.end()
+		}
+	case ended:
+	}
+}
+
+// Drained is called by the loop.
+func (s *Session) Drained() {
+	s.worker.Loop.Disarm(&s.timer)
+	switch {
+	case s.phase == closing:
+		s.end()
+	case s.link != nil && s.link.Unread():
+		s.worker.Loop.Later((*delivered)(s.link))
+	}
+	if s.phase == active {
+		s.pump()
+	}
+}
+
+// tell writes to the client. What it does not take at once bounds the reading of what is for it, and has to be gone within
+// the write timeout.
+func (s *Session) tell(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	s.worker.Stats.BytesToClients.Add(uint64(len(b)))
+	if err := s.conn.Write(b); err != nil {
+		s.set(hungUp, true) // the loop reports it as well
+		return
+	}
+	if s.conn.Blocked() && !s.timer.Armed() {
+		s.worker.Loop.Arm(&s.timer, s.worker.config.WriteTimeout, (*timedOut)(s))
+	}
+}
+
+// timeOut ends a wait that has lasted too long.
+func (s *Session) timeOut() {
+	switch {
+	case s.phase == ended:
+	case s.waiter.Waiting():
+		s.giveUp()
+	case s.conn.Blocked():
+		s.worker.log().Warn("client reads nothing: closed", s.attrs()...)
+		s.leave(impolite)
+	}
+}
+
+// manner is how a session leaves its server.
+type manner uint8
+
+const (
+	polite   manner = iota // the client has said Terminate: what it asked for is still done
+	impolite               // the client is gone: what it asked for is cancelled
+)
+
+// fatal tells the client why its session ends, and ends it.
+func (s *Session) fatal(e wire.Error) {
+	if s.phase == ended || s.phase == closing {
+		return
+	}
+	e.Severity = "FATAL"
+	s.worker.shared.Errors.Add([]byte(e.Code), fromProxy)
+	if !s.is(partial) {
+		s.tell(wire.AppendError(nil, e))
+	}
+	s.finish(impolite)
+}
+
+// finish gives up the server and closes the client once the last bytes have gone.
+func (s *Session) finish(m manner) {
+	if s.phase == ended {
+		return
+	}
+	s.abandon(m)
+	if s.conn.Blocked() && !s.is(hungUp) {
+		s.phase = closing
+		return
+	}
+	s.end()
+}
+
+// leave ends the session at once: the client is not there any more.
+func (s *Session) leave(m manner) {
+	if s.phase == ended {
+		return
+	}
+	s.abandon(m)
+	s.end()
+}
+
+// abandon parts the session from the pool and from its server.
+func (s *Session) abandon(m manner) {
+	if s.waiter.Waiting() {
+		s.endWait()
+		if c := s.who.Pool.Cancel(&s.waiter); c != nil {
+			c.(*Server).returned(s.worker)
+		}
+	}
+	if s.link != nil {
+		s.part(m)
+	}
+}
+
+// end closes the client's connection and forgets the session.
+func (s *Session) end() {
+	w := s.worker
+	w.Loop.Disarm(&s.timer)
+	s.conn.Close()
+	s.phase = ended
+	w.shared.Keys.Remove(s.key)
+	w.sessions.remove(s)
+	w.gauges.Clients.Add(-1)
+	if s.names != nil {
+		w.gauges.Names.Add(-int64(s.names.Len()))
+	}
+	w.shared.Ended(s.who)
+}

@@ -1,0 +1,64 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"pgsidecar/proxy/stats"
+)
+
+// Shutdown stops at transaction boundaries: new clients are refused, those between transactions are told and closed, the
+// others when their transaction has ended. When ctx ends first, what is left is cut. It returns when no client is left;
+// Serve returns a moment later.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	if p.phase.Swap(uint32(stats.Draining)) < uint32(stats.Draining) {
+		p.log.Info("draining", "clients", p.Snapshot().Clients.All())
+	}
+	p.clients.close()
+	for _, w := range p.workers {
+		w.Drain()
+	}
+	select {
+	case <-p.clients.ended:
+		return nil
+	case <-ctx.Done():
+	}
+	p.log.Warn("drain deadline: cutting what is left", "clients", p.Snapshot().Clients.All())
+	p.end()
+	return ctx.Err()
+}
+
+// Close ends every session at once.
+func (p *Proxy) Close() error {
+	p.end()
+	return nil
+}
+
+// end cuts all sessions.
+func (p *Proxy) end() {
+	p.phase.Store(uint32(stats.Closing))
+	p.clients.close()
+	for _, w := range p.workers {
+		w.Abort()
+	}
+}
+
+// awaitServers waits until PostgreSQL has ended the connections that are being closed, so that a successor does not find
+// the database full; but not for ever.
+func (p *Proxy) awaitServers(limit time.Duration) {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s := p.target.Stats()
+		if s.Idle+s.Lent+s.Closing+s.Dialing == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return
+		}
+	}
+}
