@@ -36,7 +36,7 @@ type HTTP struct {
 // Upstream is how PostgreSQL is reached.
 type Upstream struct {
 	URL            ConnString
-	PasswordFile   string // Read at every login that follows a failed one; "" without.
+	PasswordFile   string // Read at each login; "" without.
 	ConnectTimeout time.Duration
 	Keepalive      time.Duration
 	TCPUserTimeout time.Duration
@@ -101,18 +101,16 @@ type ClientTLS struct {
 
 // Database is an alias, or a setting for one database.
 type Database struct {
-	DBName         string // "" is the alias's own name.
-	User           string // The user at the server for everyone who asks for this alias; "" is the client's own.
-	PoolMode       PoolMode
-	MaxConnections int
-	MaxClients     int
+	DBName     string // "" is the alias's own name.
+	User       string // The user at the server for everyone who asks for this alias; "" is the client's own.
+	PoolMode   PoolMode
+	MaxClients int
 }
 
 // User is a setting for one user.
 type User struct {
-	PoolMode       PoolMode
-	MaxConnections int
-	MaxClients     int
+	PoolMode   PoolMode
+	MaxClients int
 }
 
 // Drain is how long stopping may take.
@@ -184,11 +182,8 @@ const (
 	TLS13 TLSVersion = "1.3"
 )
 
-// The lifecycles.
-const (
-	LifecycleNative  Lifecycle = "native"
-	LifecycleClassic Lifecycle = "classic"
-)
+// LifecycleNative is the lifecycle of a process that is told to end when nobody needs it any more.
+const LifecycleNative Lifecycle = "native"
 
 // The log levels.
 const (
@@ -223,7 +218,7 @@ func Default() Config {
 		},
 		Failover:           Failover{Hold: 10 * time.Second},
 		Client:             Client{MaxClients: 10_000, LoginTimeout: time.Minute, WriteTimeout: time.Minute},
-		PreparedStatements: PreparedStatements{Max: 200, MaxPerClient: 10_000},
+		PreparedStatements: PreparedStatements{Max: 200, MaxPerClient: 5000},
 		ClientAuth:         ClientAuth{Method: AuthTrust, UnknownUsers: UnknownReject},
 		ClientTLS:          ClientTLS{Mode: TLSDisable, MinVersion: TLS12},
 		Drain:              Drain{Timeout: 30 * time.Second},

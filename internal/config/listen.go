@@ -19,13 +19,8 @@ type Listen struct {
 // Route says which servers the clients of a Listen get, in the words of libpq's target_session_attrs.
 type Route string
 
-// The routes.
-const (
-	RoutePrimary       Route = "primary"
-	RouteStandby       Route = "standby"
-	RoutePreferStandby Route = "prefer-standby"
-	RouteAny           Route = "any"
-)
+// RoutePrimary is the route of a Listen that names none: wherever the upstream URL leads.
+const RoutePrimary Route = "primary"
 
 // maxSocketPath is the longest path that Linux takes for a unix socket: sun_path less its NUL.
 const maxSocketPath = 107
@@ -157,7 +152,7 @@ func decodeListen(r *reader, place string, n *yaml.Node) Listen {
 	if n.Kind == yaml.MappingNode {
 		r.mapping(place+".", n, []option{
 			{key: place + ".address", value: address},
-			{key: place + ".route", value: choice(&listen.Route, RoutePrimary, RouteStandby, RoutePreferStandby, RouteAny)},
+			{key: place + ".route", value: choice(&listen.Route, RoutePrimary)},
 		})
 	} else {
 		address.decode(r, place, n)

@@ -45,7 +45,7 @@ func TestLoad_everyKindOfValue(t *testing.T) {
 	c, _, fault := load(t, `
 listen:
   - 127.0.0.1:5000
-  - {address: "[::1]:5001", route: prefer-standby}
+  - {address: "[::1]:5001", route: primary}
   - /run/pgsidecar
 http: {listen: []}
 upstream: {url: "host=db1,db2 user=app password=secret dbname=app", connect_timeout: 1m30s}
@@ -63,7 +63,7 @@ idle_transaction_timeout: 0
 	require.Empty(t, fault)
 	require.Equal(t, []config.Listen{
 		{Address: "127.0.0.1:5000", Route: config.RoutePrimary},
-		{Address: "[::1]:5001", Route: config.RoutePreferStandby},
+		{Address: "[::1]:5001", Route: config.RoutePrimary},
 		{Address: "/run/pgsidecar", Route: config.RoutePrimary},
 	}, c.Listen)
 	require.Empty(t, c.HTTP.Listen)

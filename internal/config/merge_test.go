@@ -52,7 +52,7 @@ func TestMerge_changes_areToldAndWhatNeedsARestartWaits(t *testing.T) {
 func TestPrint_loadedAgain_isTheSame(t *testing.T) {
 	c, origins, err := config.Load("", []string{
 		"DATABASE_URL=postgres://app@db/app", "PGSIDECAR_DATABASES={a: {dbname: b, pool_mode: session}, 'true': {max_clients: 3}}",
-		"PGSIDECAR_LISTEN=[{address: '127.0.0.1:1', route: any}, /run/x]", "PGSIDECAR_CLIENT_IDLE_TIMEOUT=1h0m5s", "PGSIDECAR_HTTP_LISTEN=[]",
+		"PGSIDECAR_LISTEN=[{address: '127.0.0.1:1', route: primary}, /run/x]", "PGSIDECAR_CLIENT_IDLE_TIMEOUT=1h0m5s", "PGSIDECAR_HTTP_LISTEN=[]",
 	})
 	require.NoError(t, err)
 	c.Users = map[string]config.User{}

@@ -41,7 +41,7 @@ func (c *Config) listenOptions() []option {
 		key: "listen", value: listenList{&c.Listen}, restart: true, alias: "listen_addr listen_port unix_socket_dir",
 		doc: "Where clients connect: host:port, or the path of a unix socket. A path whose last part does not begin with " +
 			".s.PGSQL. is a directory, in which the socket .s.PGSQL.6432 is made. An entry may also be a mapping " +
-			"{address: host:port, route: standby}; the routes are primary (the default), standby, prefer-standby and any.",
+			"{address: host:port, route: primary}; primary is the only route so far.",
 	}, {
 		key: "http.listen", value: addressList{&c.HTTP.Listen}, restart: true,
 		doc: "Where probes (/livez, /readyz), /metrics and the status page are served: host:port or the path of a unix socket. " +
@@ -59,21 +59,21 @@ func (c *Config) upstreamOptions() []option {
 			"(application_name, options) are given to every server connection.",
 	}, {
 		key: "upstream.password_file", value: path(&c.Upstream.PasswordFile),
-		doc: "A file with the password of the URL's user, for passwords that change: it is read again when a login fails. " +
+		doc: "A file with the password of the URL's user, for passwords that change: it is read at each login. " +
 			"It comes before a password in the URL.",
 	}, {
 		key: "upstream.connect_timeout", value: duration(&c.Upstream.ConnectTimeout, time.Second, maxTimeout),
 		alias: "server_connect_timeout",
-		doc:   "How long connecting and logging in to PostgreSQL may take. A connect_timeout in the URL bounds each host on top.",
+		doc:   "How long connecting and logging in to one host may take. A connect_timeout in the URL comes before it.",
 	}, {
-		key: "upstream.keepalive", value: duration(&c.Upstream.Keepalive, 0, maxTimeout),
+		key: "upstream.keepalive", value: duration(&c.Upstream.Keepalive, 6*time.Second, maxTimeout),
 		alias: "tcp_keepalive tcp_keepidle tcp_keepintvl tcp_keepcnt",
-		doc: "How long a silent server that does not answer TCP keepalive probes is believed to be alive. " +
-			"0 leaves it to the operating system.",
+		doc: "How long an idle connection to a server that does not answer any more is believed to be alive, to the second. " +
+			"TCP keepalive probes begin after half of it.",
 	}, {
-		key: "upstream.tcp_user_timeout", value: duration(&c.Upstream.TCPUserTimeout, 0, maxTimeout), alias: "tcp_user_timeout",
+		key: "upstream.tcp_user_timeout", value: duration(&c.Upstream.TCPUserTimeout, time.Second, maxTimeout), alias: "tcp_user_timeout",
 		doc: "How long bytes sent to a server may stay unacknowledged before the connection is given up; keepalive does not notice " +
-			"this case. 0 leaves it to the operating system, which takes about 15 minutes.",
+			"this case, and the operating system would take about 15 minutes.",
 	}, {
 		key: "failover.hold", value: duration(&c.Failover.Hold, 0, time.Hour),
 		doc: "How long clients that begin a transaction are held while no server can be reached, before they get an error. " +
@@ -101,8 +101,8 @@ func (c *Config) poolOptions() []option {
 		key: "pool.max_connections_per_user", value: number(&c.Pool.MaxConnectionsPerUser, 0, maxServers), alias: "max_user_connections",
 		doc: "The most connections of one user. 0 sets no limit of its own.",
 	}, {
-		key: "pool.acquire_timeout", value: duration(&c.Pool.AcquireTimeout, 0, maxTimeout), alias: "query_wait_timeout pool_timeout",
-		doc: "How long a client waits for a connection before it gets an error. 0 waits for ever.",
+		key: "pool.acquire_timeout", value: duration(&c.Pool.AcquireTimeout, time.Millisecond, maxTimeout), alias: "query_wait_timeout pool_timeout",
+		doc: "How long a client waits for a connection before it gets an error.",
 	}, {
 		key: "pool.idle_timeout", value: duration(&c.Pool.IdleTimeout, 0, maxLifetime), alias: "server_idle_timeout",
 		doc: "How long a connection may lie unused before it is closed. 0 keeps it.",
@@ -137,8 +137,8 @@ func (c *Config) clientOptions() []option {
 		key: "client.idle_timeout", value: duration(&c.Client.IdleTimeout, 0, maxLifetime), alias: "client_idle_timeout",
 		doc: "How long a client may be idle between transactions before it is disconnected. 0 sets no limit.",
 	}, {
-		key: "client.write_timeout", value: duration(&c.Client.WriteTimeout, 0, maxTimeout), alias: "client_write_timeout",
-		doc: "How long a client may leave its results unread, which holds up its server, before it is disconnected. 0 sets no limit.",
+		key: "client.write_timeout", value: duration(&c.Client.WriteTimeout, time.Second, maxTimeout), alias: "client_write_timeout",
+		doc: "How long a client may leave its results unread, which holds up its server, before it is disconnected.",
 	}, {
 		key: "query_timeout", value: duration(&c.Timeouts.Query, 0, maxTimeout),
 		doc: "How long one query may run before its connection is cancelled and closed. 0 sets no limit.",
@@ -188,7 +188,7 @@ func (c *Config) accessOptions() []option {
 		key: "databases", value: entries[Database]{&c.Databases, (*Database).options, "app: {dbname: app_production}"},
 		doc: "Names that clients may ask for, and what is meant by them. Any other name is passed on as it is.",
 	}, {
-		key: "users", value: entries[User]{&c.Users, (*User).options, "reports: {max_connections: 2, pool_mode: session}"},
+		key: "users", value: entries[User]{&c.Users, (*User).options, "reports: {max_clients: 2, pool_mode: session}"},
 		doc: "Settings of single users, which come before those of the database and of the pool.",
 	}}
 }
@@ -199,10 +199,6 @@ func (d *Database) options() []option {
 		{key: "dbname", value: text(&d.DBName, "the name of a database"), doc: "The database at the server; the alias's own name without it."},
 		{key: "user", value: text(&d.User, "the name of a user"), alias: "auth_user", doc: "The user at the server, whoever the client is."},
 		{key: "pool_mode", value: poolMode(&d.PoolMode), doc: "In place of pool.mode."},
-		{
-			key: "max_connections", value: number(&d.MaxConnections, 0, maxServers), alias: "max_db_connections pool_size",
-			doc: "In place of pool.max_connections_per_database.",
-		},
 		{
 			key: "max_clients", value: number(&d.MaxClients, 0, maxClients), alias: "max_db_client_connections",
 			doc: "In place of client.max_clients_per_database.",
@@ -215,10 +211,6 @@ func (u *User) options() []option {
 	return []option{
 		{key: "pool_mode", value: poolMode(&u.PoolMode), doc: "In place of pool.mode."},
 		{
-			key: "max_connections", value: number(&u.MaxConnections, 0, maxServers), alias: "max_user_connections pool_size",
-			doc: "In place of pool.max_connections_per_user.",
-		},
-		{
 			key: "max_clients", value: number(&u.MaxClients, 0, maxClients), alias: "max_user_client_connections",
 			doc: "In place of client.max_clients_per_user.",
 		},
@@ -230,9 +222,9 @@ func (c *Config) processOptions() []option {
 		key: "drain.timeout", value: duration(&c.Drain.Timeout, 0, maxTimeout), alias: "shutdown_timeout",
 		doc: "How long transactions may go on after SIGTERM before they are cut. Keep it below the pod's terminationGracePeriodSeconds.",
 	}, {
-		key: "lifecycle", value: choice(&c.Lifecycle, LifecycleNative, LifecycleClassic), restart: true,
-		doc: "native: SIGTERM comes after the application has ended (a Kubernetes native sidecar, a service of its own). " +
-			"classic: it comes at the same time (a plain second container).",
+		key: "lifecycle", value: choice(&c.Lifecycle, LifecycleNative), restart: true,
+		doc: "How the proxy's end lies to that of the application. native: SIGTERM comes when the application has ended (a Kubernetes " +
+			"native sidecar, a service of its own), so that it drains at once.",
 	}, {
 		key: "log.level", value: choice(&c.Log.Level, LogDebug, LogInfo, LogWarn, LogError),
 		doc: "The least severe lines that are logged.",

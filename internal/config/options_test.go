@@ -36,7 +36,11 @@ func TestOptions_eachKey_changesOnlyItself(t *testing.T) {
 		changed := Default()
 		options := changed.options()
 		r := &reader{origins: Origins{}, failed: map[string]bool{}}
-		options[i].value.decode(r, o.key, otherThan(o))
+		other := otherThan(o)
+		if other.Value == o.value.encode().Value && other.Kind == yaml.ScalarNode {
+			continue // A choice of one.
+		}
+		options[i].value.decode(r, o.key, other)
 		require.Empty(t, r.faults, o.key)
 		_, changes := Merge(Default(), changed)
 		require.Len(t, changes, 1, o.key)
