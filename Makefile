@@ -1,0 +1,53 @@
+# pgsidecar's commands. `make help` lists them; CONTRIBUTING.md says more.
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME := 30s
+LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
+
+# Servers that children would take for their own (psql, pgx and libpq read them) have no place in the tests.
+unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMODE
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test vet lint fmt vuln fuzz bench deps clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/pgsidecar, a static binary
+	@echo "building bin/pgsidecar $(VERSION)"
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pgsidecar ./cmd/pgsidecar
+
+run: build ## Run it in front of a throwaway primary and standby (or of DATABASE_URL); Ctrl-C ends all
+	@test -n "$$DATABASE_URL" || scripts/deps.sh server
+	@go build -o .local/bin/localdev ./internal/localdev
+	@exec .local/bin/localdev
+
+test: deps vet lint ## Get what the tests need, then vet, lint and run all tests with the race detector
+	@echo "running the tests"
+	@go test -race -timeout 15m ./...
+
+vet: # part of test
+	@echo "vetting"
+	@go vet ./...
+
+lint: ## Run the linter (built once, which takes two minutes)
+	@echo "linting (the first time the linter is built, which takes two minutes)"
+	@$(LINT) run
+
+fmt: ## Format the sources
+	@$(LINT) fmt
+
+vuln: ## Look for known vulnerabilities (needs the network)
+	@go tool -modfile=internal/tools/go.mod govulncheck ./...
+
+fuzz: ## Run every fuzz target for FUZZTIME (30s) each
+	@scripts/fuzz.sh $(FUZZTIME)
+
+bench: build ## Compare with PgBouncer and a direct connection; BENCH="-quick" passes flags
+	@go run ./bench $(BENCH)
+
+deps: ## Get PostgreSQL 15, 17 and 18 and the drivers that are tested, where they can be had
+	@scripts/deps.sh
+
+clean: ## Remove what was built and fetched (bin/ and .local/)
+	@rm -rf bin .local
