@@ -63,7 +63,7 @@ func (l Idle) Run(ctx context.Context, _ Runner, target *contender.Contender) (S
 		Memory:    (after.memory - before.memory) / count,
 		Handshake: float64((after.usage.CPU() - before.usage.CPU()).Microseconds()) / count,
 	}
-	if target.Metrics != "" {
+	if after.heap > 0 {
 		s[Heap] = (after.heap - before.heap) / count
 	}
 	return s, nil
@@ -71,7 +71,7 @@ func (l Idle) Run(ctx context.Context, _ Runner, target *contender.Contender) (S
 
 // footprint is what a proxy holds when nothing happens.
 type footprint struct {
-	memory, heap float64 // bytes
+	memory, heap float64 // bytes; no heap is one that the proxy does not tell
 	usage        process.Usage
 }
 
@@ -86,8 +86,12 @@ func readFootprint(ctx context.Context, target *contender.Contender) (footprint,
 	if f.usage, err = process.ReadUsage(target.PID()); err != nil {
 		return f, err
 	}
-	if target.Metrics != "" {
-		f.heap, err = scrapeMetric(ctx, target.Metrics, heapInuse)
+	if target.Metrics == "" {
+		return f, nil
+	}
+	f.heap, err = scrapeMetric(ctx, target.Metrics, heapInuse)
+	if errors.Is(err, errNoMetric) {
+		return f, nil
 	}
 	return f, err
 }

@@ -4,6 +4,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -46,6 +47,7 @@ type Runner struct {
 type meter struct {
 	target  *contender.Contender
 	counter *process.SyscallCounter // nil: not counted
+	mallocs bool                    // the proxy tells how much it allocates
 	scrape  float64                 // allocations that one scrape itself makes
 }
 
@@ -70,20 +72,28 @@ func (r Runner) newMeter(ctx context.Context, target *contender.Contender) (*met
 		}
 		m.counter = counter
 	}
-	if target.Metrics != "" {
-		first, err := scrapeMetric(ctx, target.Metrics, mallocsTotal)
-		if err != nil {
-			m.close()
-			return nil, err
-		}
-		second, err := scrapeMetric(ctx, target.Metrics, mallocsTotal)
-		if err != nil {
-			m.close()
-			return nil, err
-		}
-		m.scrape = second - first
+	if err := m.calibrate(ctx); err != nil {
+		m.close()
+		return nil, err
 	}
 	return m, nil
+}
+
+// calibrate finds out what a scrape itself allocates. A proxy without metrics of the Go runtime is measured without them.
+func (m *meter) calibrate(ctx context.Context) error {
+	if m.target.Metrics == "" {
+		return nil
+	}
+	first, err := scrapeMetric(ctx, m.target.Metrics, mallocsTotal)
+	if errors.Is(err, errNoMetric) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	second, err := scrapeMetric(ctx, m.target.Metrics, mallocsTotal)
+	m.mallocs, m.scrape = true, second-first
+	return err
 }
 
 func (m *meter) close() {
@@ -131,7 +141,7 @@ func (m *meter) readKernel(r *reading) error {
 }
 
 func (m *meter) readMallocs(ctx context.Context, r *reading) error {
-	if m.target.PID() == 0 || m.target.Metrics == "" {
+	if !m.mallocs {
 		return nil
 	}
 	var err error
@@ -149,7 +159,7 @@ func (m *meter) cost(s Sample, from, to reading, units float64) {
 	if m.counter != nil {
 		s[Syscalls] = float64(to.syscalls-from.syscalls) / units
 	}
-	if m.target.Metrics != "" {
+	if m.mallocs {
 		s[Mallocs] = max(0, to.mallocs-from.mallocs-m.scrape) / units
 	}
 }
