@@ -25,9 +25,11 @@ type world struct {
 
 	mu     sync.Mutex
 	script func(p *Pool, private any) error // what dials answer; nil: success
+	manual chan error                       // non-nil: dials wait here for their answer
 	gate   chan struct{}                    // non-nil: dials wait for it to be closed
 	conns  []*fakeConn                      // every connection ever made
 	dials  []time.Time                      // when attempts began
+	unsafe func() bool                      // non-nil: whether a connection dies when it is to be moved
 	open   atomic.Int32                     // sockets that the server sees, dials included
 	peak   atomic.Int32                     // the most there have been
 }
@@ -101,11 +103,21 @@ func (w *world) openGate() {
 // Dial implements Dialer.
 func (w *world) Dial(ctx context.Context, p *Pool, private any) (Conn, error) {
 	w.mu.Lock()
-	gate, script := w.gate, w.script
+	gate, script, manual := w.gate, w.script, w.manual
 	w.dials = append(w.dials, time.Now())
 	w.mu.Unlock()
 	now := w.open.Add(1)
 	for peak := w.peak.Load(); now > peak && !w.peak.CompareAndSwap(peak, now); peak = w.peak.Load() {
+	}
+	if manual != nil {
+		script = func(*Pool, any) error {
+			select {
+			case err := <-manual:
+				return err
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 	}
 	if gate != nil {
 		select {
@@ -137,15 +149,20 @@ func (w *world) dialled() int {
 
 // fakeLoop is a queue of tasks.
 type fakeLoop struct {
-	index int
-	mu    sync.Mutex
-	tasks []func()
+	index  int
+	posted chan<- struct{} // non-nil: gets a token with each task if it has room
+	mu     sync.Mutex
+	tasks  []func()
 }
 
 func (l *fakeLoop) post(task func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tasks = append(l.tasks, task)
+	select {
+	case l.posted <- struct{}{}:
+	default:
+	}
 }
 
 // runOne runs the oldest task, if there is one.
@@ -259,6 +276,10 @@ func (w *world) release(c *fakeConn, loop int) Verdict {
 	case Give:
 		to.Granted()
 	case Move:
+		if w.unsafe != nil && w.unsafe() {
+			c.close()
+			break
+		}
 		c.detach(loop)
 		to.Granted()
 	}
