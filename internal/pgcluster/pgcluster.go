@@ -202,6 +202,19 @@ func (c *Cluster) url(host, database, user string, query url.Values, params []st
 // RootCertFile is the certificate of the authority that issued the server's; it exists when Config.TLS is set.
 func (c *Cluster) RootCertFile() string { return filepath.Join(c.cfg.Dir, "tls", "root.crt") }
 
+// Exec runs SQL, one statement or several, as the superuser in the database postgres.
+func (c *Cluster) Exec(ctx context.Context, sql string) (err error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	if _, err := conn.Exec(ctx, sql).ReadAll(); err != nil {
+		return fmt.Errorf("run %q: %w", sql, err)
+	}
+	return nil
+}
+
 // connect opens the superuser's connection over the unix socket.
 func (c *Cluster) connect(ctx context.Context) (*pgconn.PgConn, error) {
 	conn, err := pgconn.Connect(ctx, c.SocketURL("postgres", Superuser))

@@ -3,6 +3,7 @@ package pgcluster_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,11 +52,11 @@ func playParent(dir string) {
 		err = c.Start(context.Background())
 	}
 	if err != nil {
-		os.Stdout.WriteString(err.Error() + "\n")
+		fmt.Fprintln(os.Stdout, err)
 		return
 	}
 	pid, _ := os.ReadFile(filepath.Join(c.DataDir(), "postmaster.pid"))
-	os.Stdout.WriteString(strings.SplitN(string(pid), "\n", 2)[0] + "\n")
+	fmt.Fprintln(os.Stdout, strings.SplitN(string(pid), "\n", 2)[0])
 	select {}
 }
 
