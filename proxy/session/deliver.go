@@ -262,10 +262,12 @@ func (s *Session) outOfStep(l *Server, err error) {
 	} else {
 		s.worker.log().Error("server connection is out of step: closed", append(s.attrs(), "server_pid", l.PID, attrError(err))...)
 	}
-	if s.link == l {
-		s.unlink()
+	s.unlink()
+	if answer == errBlockInStatementMode {
+		l.retire("transaction block in pool mode statement")
+	} else {
+		l.gone("out of step")
 	}
-	l.gone("out of step")
 	s.fatal(answer)
 }
 

@@ -138,6 +138,9 @@ func (s *Session) settle() {
 		s.check()
 		return
 	}
+	if s.effects.Has(state.ResetAll) {
+		s.link.tainted = true
+	}
 	s.effects = 0
 	s.unlink().release()
 	if s.worker.draining {

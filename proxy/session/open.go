@@ -36,6 +36,7 @@ func (a *admission) Run() {
 	w := a.worker
 	s := &Session{worker: w, who: a.who, scan: wire.MakeScanner(w.shared.clients, longestClientWhole)}
 	s.waiter.Init((*granted)(s), w.Loop.Index())
+	s.since = loop.Nanos()
 	w.sessions.add(s)
 	w.gauges.Clients.Add(1)
 	if err := w.Loop.Attach(&s.conn, a.transport, s); err != nil {

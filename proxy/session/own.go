@@ -33,14 +33,22 @@ func (s *Session) askNow(purpose uint8, sql []byte) {
 	s.send(e.out)
 }
 
+// resetAll brings a server back to the settings that its connection began with.
+const resetAll = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;"
+
 // replay gives the server the client's settings if it has others. It reports whether there was something to send.
 func (s *Session) replay(e *edit, at int, purpose uint8) bool {
 	l := s.link
-	if !s.virtual() || l.Settings == s.settings {
+	if !s.virtual() || (l.Settings == s.settings && !l.tainted) {
 		return false
 	}
-	sql := state.Diff(l.Settings, s.settings)
-	l.Settings = s.settings
+	var sql []byte
+	if l.tainted {
+		sql = append([]byte(resetAll), state.Diff(nil, s.settings)...)
+	} else {
+		sql = state.Diff(l.Settings, s.settings)
+	}
+	l.Settings, l.tainted = s.settings, false
 	if sql == nil {
 		return false
 	}

@@ -95,7 +95,7 @@ func (s *Session) commandComplete(p wire.Piece, done server.Entry, completes boo
 	case "DISCARD ALL":
 		s.forgetStatements()
 		s.unnamed, l.Unnamed, l.UnnamedSegment = nil, nil, 0
-		l.Settings = nil
+		l.Settings, l.tainted = nil, false
 		s.effects, s.pinned = 0, nil
 	case "DEALLOCATE":
 		if !completes && l.Replies.Head() != nil {

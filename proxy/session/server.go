@@ -32,6 +32,7 @@ type Server struct {
 	home atomic.Pointer[Worker]
 
 	since     int64 // loop.Nanos of its last change between busy and waiting for the client, or of the beginning of closing
+	tainted   bool  // what its settings are is not known: they are to be reset before any is set
 	cut       bool  // the rest of a message from it is cut out
 	dying     bool  // it has reported that it ends
 	leaving   bool  // it is being closed: Terminate has been written

@@ -126,6 +126,10 @@ func (s *Session) Readable(hangup bool) {
 	}
 	switch s.phase {
 	case active:
+		if hangup && s.waiter.Waiting() {
+			s.leave(impolite) // nobody is there for the answer; what it has asked for has not begun
+			return
+		}
 		s.pump()
 	case opening:
 		if hangup {
@@ -161,7 +165,8 @@ func (s *Session) tell(b []byte) {
 	}
 	s.worker.Stats.BytesToClients.Add(uint64(len(b)))
 	if err := s.conn.Write(b); err != nil {
-		s.set(hungUp, true) // the loop reports it as well
+		s.set(hungUp, true)
+		s.worker.Loop.Later((*continued)(s)) // reading finds the end
 		return
 	}
 	if s.conn.Blocked() && !s.timer.Armed() {

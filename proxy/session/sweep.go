@@ -28,6 +28,7 @@ func (t *sweeper) start() {
 func (t *sweeper) Run() {
 	w := t.worker
 	now := w.Loop.Nanos()
+	w.gauges.Shared.Store(int64(w.table.Len()))
 	w.servers.each(func(l *Server) {
 		switch {
 		case l.leaving:
