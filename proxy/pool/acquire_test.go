@@ -67,11 +67,9 @@ func TestAcquire_allLent_waitersAreServedInOrder(t *testing.T) {
 	inWorld(t, Config{MaxConnections: 1}, func(t *testing.T, w *world) {
 		p := w.target.Pool("db", "user")
 		holder := w.fill(p, 1)[0]
-		var queue []*session
-		for i := range 5 {
-			s := w.session(10+i, 0)
+		queue := w.sessions(6)[1:]
+		for _, s := range queue {
 			s.acquire(p)
-			queue = append(queue, s)
 		}
 		for _, s := range queue {
 			require.Equal(t, Give, holder.release())

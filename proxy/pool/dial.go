@@ -53,7 +53,7 @@ func (p *Pool) dialFor(kind demand) {
 	t.dials.pushBack(&d.link, d)
 	t.running.Add(1)
 	t.alarm(now + int64(tick)) // There will be something to look after.
-	// Not a context of a client's: the attempt outlives the one that caused it. Close and Recycle cancel it.
+	// Nobody's context: the attempt outlives whoever caused it. Close and Recycle cancel it.
 	ctx, cancel := context.WithTimeout(context.Background(), t.config.DialTimeout)
 	d.cancel = cancel
 	go p.dial(ctx, d)
@@ -78,7 +78,7 @@ func (p *Pool) dial(ctx context.Context, d *dial) {
 	} else {
 		p.dialled(d, c)
 	}
-	t.serve(t.now())
+	t.serve(t.now()) //nolint:contextcheck // The next dial is not part of this one.
 }
 
 // dialled takes a new connection in and passes it on.

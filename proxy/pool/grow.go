@@ -99,13 +99,20 @@ func (p *Pool) grow(kind demand, now int64) {
 		}
 	default:
 		p.growth.stuck[kind] = true
-		if since := p.waiting[kind].front().since; p.hungry(kind) && !(p.growth.needy && p.growth.needySince <= since) {
-			if !p.growth.needy {
-				p.target.needy++
-			}
-			p.growth.needy, p.growth.needySince = true, since
+		if p.hungry(kind) {
+			p.plead(p.waiting[kind].front().since)
 		}
 	}
+}
+
+// plead asks those who release elsewhere to make room for a waiter that has waited since then.
+func (p *Pool) plead(since int64) {
+	g := &p.growth
+	if !g.needy {
+		g.needy, g.needySince = true, since
+		p.target.needy++
+	}
+	g.needySince = min(g.needySince, since)
 }
 
 // fits reports whether every bound has room for one more.

@@ -3,7 +3,6 @@ package pool
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -35,6 +34,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB, c Config) *world {
+	t.Helper()
 	w := &world{t: t}
 	w.target = NewTarget(c, w)
 	for i := range max(c.Loops, 1) {
@@ -382,7 +382,7 @@ func (s *session) cancel() {
 // serverError is what PostgreSQL answers to a login.
 type serverError string
 
-func (e serverError) Error() string    { return fmt.Sprintf("server says %s", string(e)) }
+func (e serverError) Error() string    { return "server says " + string(e) }
 func (e serverError) SQLState() string { return string(e) }
 
 var errRefused = errors.New("connection refused")

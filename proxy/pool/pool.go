@@ -89,14 +89,14 @@ func (r *idleRing) remove(s *Slot) {
 type Verdict uint8
 
 const (
-	// Idle: it stays attached to its loop, unused. Its Evict or Move may be called even before Release returns.
+	// Idle leaves it attached to its loop, unused. Its Evict or Move may be called even before Release returns.
 	Idle Verdict = iota
-	// Close: the caller closes it and calls Slot.Closed.
+	// Close has the caller close it and call Slot.Closed.
 	Close
-	// Give: it stays attached and is a waiter's on this loop. The caller calls Granted of the Grantee that came with the
+	// Give leaves it attached: it is a waiter's on this loop. The caller calls Granted of the Grantee that came with the
 	// verdict.
 	Give
-	// Move: it is for a waiter on another loop. The caller detaches it and then calls Granted of the Grantee that came
+	// Move sends it to a waiter on another loop. The caller detaches it and then calls Granted of the Grantee that came
 	// with the verdict, or closes it and calls Slot.Closed.
 	Move
 )
@@ -188,7 +188,7 @@ func (p *Pool) Release(c Conn) (Verdict, Grantee) {
 	case slotLent, slotAdopting:
 	case slotClosing, slotClosed:
 		return Close, nil
-	default:
+	case slotIdle, slotMoving, slotGranted:
 		panic("pool: release of a connection that is not lent")
 	}
 	now := t.now()

@@ -30,6 +30,7 @@ func (bareDialer) Dial(context.Context, *Pool, any) (Conn, error) { return &bare
 
 // bareClients are waiters on the given loops, the first of which have a connection each.
 func bareClients(t testing.TB, c Config, connections int, loops ...int) (*Pool, []Waiter, []Conn) {
+	t.Helper()
 	target := NewTarget(c, bareDialer{})
 	t.Cleanup(target.Close)
 	p := target.Pool("db", "user")

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -22,7 +23,7 @@ func (t *Target) Run(ctx context.Context) {
 		case <-t.wake:
 		case <-timer.C:
 		}
-		timer.Reset(t.reap())
+		timer.Reset(t.reap()) //nolint:contextcheck // Dials end with Close, not with Run.
 	}
 }
 
@@ -32,8 +33,8 @@ func (t *Target) reap() time.Duration {
 	defer t.unlock()
 	now := t.now()
 	t.nextAt, t.reaping = never, true
-	for i := len(t.list) - 1; i >= 0; i-- { // Backwards, as retire removes.
-		t.list[i].reap(now)
+	for _, p := range slices.Backward(t.list) { // Backwards, as retire removes the pool at hand.
+		p.reap(now)
 	}
 	t.serve(now)
 	for _, p := range t.list {
@@ -117,7 +118,7 @@ func (p *Pool) reapEmpty(now int64) {
 // slots counts the places under the bound that the pool takes.
 func (p *Pool) slots() int {
 	n := p.dialing[shared] + p.dialing[private]
-	for state := slotIdle; state < slotStates; state++ {
+	for state := slotIdle; state <= slotClosing; state++ {
 		n += p.count[state]
 	}
 	return n

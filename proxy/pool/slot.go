@@ -45,7 +45,8 @@ const (
 	slotGranted                   // its waiter has been told and has not taken it yet
 	slotLent                      // a session has it
 	slotClosing                   // of no more use, yet still counted
-	slotStates
+
+	slotStates = int(slotClosing) + 1
 )
 
 // Closing says that the connection is broken or being closed. It still counts against the bound, and its owner calls

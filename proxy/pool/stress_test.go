@@ -77,7 +77,7 @@ func TestPool_realGoroutines_noConnectionIsLentTwice(t *testing.T) {
 	for _, l := range x.loops {
 		l.runAll()
 	}
-	require.Zero(t, x.world.open.Load())
+	require.Zero(t, x.open.Load())
 	require.LessOrEqual(t, x.peak.Load(), int32(limit))
 	require.Zero(t, x.target.Stats().Lent+x.target.Stats().Closing+x.target.Stats().Idle)
 	require.Greater(t, x.served.Load(), int64(sessions*rounds/2))
