@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"pgsidecar/internal/admin"
+)
+
+func healthCommand() command {
+	return command{
+		name: "health", summary: "Ask a running proxy whether it is ready; for images without a shell.",
+		usage: `
+Ends with exit code 0 if the proxy on this machine answers that it is ready for new clients, else with 1. It does not
+ask the database, whose troubles are not cured by restarting the proxy.
+
+Examples:
+  pgsidecar health
+  pgsidecar health --live
+  HEALTHCHECK CMD ["/pgsidecar", "health"]`,
+		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
+			connect := clientFlags(flags)
+			live := flags.Bool("live", false, "ask only whether it is alive, which it is to its end")
+			return func(ctx context.Context, in invocation) error {
+				path := "/readyz"
+				if *live {
+					path = "/livez"
+				}
+				return health(ctx, in, connect, path)
+			}
+		},
+	}
+}
+
+func health(ctx context.Context, in invocation, connect func(invocation) (*client, error), path string) error {
+	c, err := connect(in)
+	if err != nil {
+		return err
+	}
+	code, body, err := c.ask(ctx, http.MethodGet, path)
+	if err != nil {
+		return err
+	}
+	if code != http.StatusOK {
+		return refused(code, body)
+	}
+	fmt.Fprintln(in.stdout, strings.TrimSpace(string(body)))
+	return nil
+}
+
+func drainCommand() command {
+	return command{
+		name: "drain", summary: "Tell a running proxy to end, as SIGTERM does.",
+		usage: `
+Begins the end of the proxy on this machine and returns at once: new clients are refused, transactions end within
+drain.timeout, then the proxy ends with exit code 0. It has to be asked on loopback or on a unix socket.
+
+Example, for a job whose proxy has to end when its work is done:
+  ./job; pgsidecar drain`,
+		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
+			connect := clientFlags(flags)
+			return func(ctx context.Context, in invocation) error { return drain(ctx, in, connect) }
+		},
+	}
+}
+
+func drain(ctx context.Context, in invocation, connect func(invocation) (*client, error)) error {
+	c, err := connect(in)
+	if err != nil {
+		return err
+	}
+	code, body, err := c.ask(ctx, http.MethodPost, "/drain")
+	if err != nil {
+		return err
+	}
+	if code != http.StatusAccepted {
+		return refused(code, body)
+	}
+	fmt.Fprintln(in.stdout, "draining")
+	return nil
+}
+
+func statusCommand() command {
+	return command{
+		name: "status", summary: "Show what a running proxy does.",
+		usage: `
+Shows phase, clients, connections to PostgreSQL and pools of the proxy on this machine.
+
+Examples:
+  pgsidecar status
+  pgsidecar status --json --http 127.0.0.1:6433`,
+		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
+			connect := clientFlags(flags)
+			asJSON := flags.Bool("json", false, "print the status as JSON")
+			return func(ctx context.Context, in invocation) error { return status(ctx, in, connect, *asJSON) }
+		},
+	}
+}
+
+func status(ctx context.Context, in invocation, connect func(invocation) (*client, error), asJSON bool) error {
+	c, err := connect(in)
+	if err != nil {
+		return err
+	}
+	code, body, err := c.ask(ctx, http.MethodGet, "/status")
+	if err != nil {
+		return err
+	}
+	if code != http.StatusOK {
+		return refused(code, body)
+	}
+	if asJSON {
+		_, err := in.stdout.Write(body)
+		if err != nil {
+			return fmt.Errorf("print status: %w", err)
+		}
+		return nil
+	}
+	var s admin.Status
+	if err := json.Unmarshal(body, &s); err != nil {
+		return fmt.Errorf("read status of the proxy on %s: %w; is something else listening there?", c.address, err)
+	}
+	printStatus(in.stdout, &s)
+	return nil
+}
+
+// printStatus shows a status to people.
+func printStatus(w io.Writer, s *admin.Status) {
+	up := time.Duration(s.Uptime * float64(time.Second)).Round(time.Second)
+	fmt.Fprintf(w, "pgsidecar %s: %s, up for %s, %d transactions\n", s.Version, s.Phase, up, s.Transactions)
+	if s.NotReady != "" {
+		fmt.Fprintf(w, "new clients are not welcome: %s\n", s.NotReady)
+	}
+	fmt.Fprintf(w, "clients: %d idle, %d active, %d waiting\n", s.Clients.Idle, s.Clients.Active, s.Clients.Waiting)
+	fmt.Fprintf(w, "servers: %d idle, %d active, %d dialing, %d closing, at most %d\n",
+		s.Servers.Idle, s.Servers.Active, s.Servers.Dialing, s.Servers.Closing, s.Servers.Limit)
+	if len(s.Pools) == 0 {
+		return
+	}
+	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(columns, "\nDATABASE\tUSER\tIDLE\tACTIVE\tDIALING\tCLOSING\tWAITING\tOLDEST WAIT\tTRANSACTIONS")
+	for _, p := range s.Pools {
+		fmt.Fprintf(columns, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.3f s\t%d\n", printable(p.Database), printable(p.User),
+			p.Servers.Idle, p.Servers.Active, p.Servers.Dialing, p.Servers.Closing, p.Waiting, p.OldestWait, p.Transactions)
+	}
+	columns.Flush()
+}
+
+// printable keeps a name that a client has chosen from steering the terminal.
+func printable(name string) string {
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c >= 0x7f && c < 0xa0 {
+			return '?'
+		}
+		return c
+	}, name)
+}

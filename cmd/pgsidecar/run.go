@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"pgsidecar/internal/admin"
+	"pgsidecar/internal/config"
+	"pgsidecar/internal/metrics"
+)
+
+func runCommand() command {
+	return command{
+		name: "run", summary: "Run the proxy; this is what pgsidecar does without a command.",
+		usage: `
+Runs the proxy until it is told to end.
+
+  SIGTERM, SIGINT  let transactions end within drain.timeout, then end with exit code 0; a second one cuts them
+  SIGHUP           reads the configuration again; what needs a restart is told and left as it is
+
+Every key of the configuration can be set by a variable as well, pool.max_connections by
+PGSIDECAR_POOL_MAX_CONNECTIONS; variables come before the file. DATABASE_URL and MAX_CONNECTIONS are understood.
+configs/reference.yaml lists all of them.
+
+Examples:
+  DATABASE_URL=postgres://app:secret@db:5432/app pgsidecar
+  pgsidecar run --config /etc/pgsidecar.yaml`,
+		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
+			file := configFlag(flags)
+			return func(ctx context.Context, in invocation) error { return runProxy(ctx, in, file(in)) }
+		},
+	}
+}
+
+// runProxy runs the proxy and HTTP until they have ended.
+func runProxy(ctx context.Context, in invocation, file string) error {
+	c, _, err := config.Load(file, in.environ)
+	if err != nil {
+		return &configError{err}
+	}
+	log, level := newLog(in.stderr, c.Log)
+	limitMemory(ctx, in, log)
+	opened, err := in.open(c, log)
+	if err != nil {
+		return err
+	}
+	p := newProcess(opened, c, func() (config.Config, error) {
+		c, _, err := config.Load(file, in.environ)
+		return c, err
+	}, log, level)
+	collector := metrics.NewCollector(opened.observed, p, build())
+	handler, err := metrics.Handler(collector)
+	if err != nil {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	http := admin.New(admin.Config{Listen: c.HTTP.Listen, Version: build().Version, Metrics: handler}, opened.observed, p, log)
+	if err := http.Listen(ctx); err != nil {
+		return fmt.Errorf("%w; set http.listen to another address", err)
+	}
+	log.InfoContext(ctx, "starting", slog.String("version", build().Version), slog.String("config", c.Hash()),
+		slog.String("upstream", c.Upstream.URL.String()), slog.String("http", strings.Join(c.HTTP.Listen, ",")))
+	return p.run(ctx, http, in.signals)
+}
