@@ -20,7 +20,7 @@ const (
 // account returns what to run user's exchange by, and whether it can succeed: a user's own secret, or a mock for
 // a name that is not known or has no secret that the method can use. The mock is made in either case, so that
 // its few microseconds tell nothing.
-func (p *Policy) account(user string) (a account, real bool) {
+func (p *Policy) account(user string) (a account, genuine bool) {
 	mock := p.mock(user)
 	if own, known := p.accounts[user]; known && p.usable(own) {
 		return own, true

@@ -195,7 +195,7 @@ func (p *Policy) Authenticate(c Client, a Attempt) (Identity, error) {
 	if p.cfg.Method == Trust {
 		return p.trust(a)
 	}
-	acct, real := p.account(a.User)
+	acct, genuine := p.account(a.User)
 	var (
 		ok        bool
 		err       error
@@ -203,14 +203,14 @@ func (p *Policy) Authenticate(c Client, a Attempt) (Identity, error) {
 	)
 	switch kind := acct.secret.kind(); {
 	case p.cfg.Method == SCRAM, p.cfg.Method == MD5 && kind == kindSCRAM:
-		ok, err = scramExchange(c, acct.keys, real, a.Binding)
+		ok, err = scramExchange(c, acct.keys, genuine, a.Binding)
 	case p.cfg.Method == MD5:
 		ok, err = md5Exchange(c, a.User, acct.secret)
 	default:
 		if cleartext, err = askPassword(c); err != nil {
 			break
 		}
-		if !real && p.cfg.Unknown == AsIs {
+		if !genuine && p.cfg.Unknown == AsIs {
 			return Identity{User: a.User, Password: cleartext, Unverified: true}, nil
 		}
 		ok, err = p.verify(a.User, cleartext, acct)
@@ -218,7 +218,7 @@ func (p *Policy) Authenticate(c Client, a Attempt) (Identity, error) {
 	switch {
 	case err != nil:
 		return Identity{}, err
-	case !real:
+	case !genuine:
 		return Identity{}, wrongPassword(a.User, errNoSecret)
 	case !ok:
 		return Identity{}, wrongPassword(a.User, errMismatch)

@@ -104,12 +104,12 @@ const (
 	md5OfMM       = "md5eb4ff29f93e8cd72b962b5644d1d2c70" // user mm, password mmpw
 )
 
-func requireRefused(t *testing.T, err error, sqlstate string) *FatalError {
+func requireRefused(t *testing.T, err error, sqlstate string) FatalError {
 	t.Helper()
 	var e *FatalError
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, sqlstate, e.SQLState, e.Message)
-	return e
+	return *e
 }
 
 func TestAuthenticate_everyMethodAndSecret_acceptsTheRightPasswordOnly(t *testing.T) {
@@ -246,10 +246,9 @@ func TestAuthenticate_unknownUser_looksLikeAWrongPassword(t *testing.T) {
 				c := &peer{user: user, password: "wrong"}
 				_, err := p.Authenticate(c, Attempt{User: user})
 				e := requireRefused(t, err, "28P01")
-				shown := *e
-				shown.Cause = nil
-				shown.Message = strings.ReplaceAll(shown.Message, user, "?")
-				return c.log, shown, derivations
+				e.Cause = nil // is for the log
+				e.Message = strings.ReplaceAll(e.Message, user, "?")
+				return c.log, e, derivations
 			}
 			knownLog, knownAnswer, knownWork := try("known")
 			strangerLog, strangerAnswer, strangerWork := try("stranger")

@@ -64,8 +64,8 @@ func EndpointBinding(server *x509.Certificate) []byte {
 }
 
 // scramExchange runs a SCRAM-SHA-256 exchange (RFC 5802, RFC 7677) by k and says whether the client's proof is
-// right. A mock (real is false) runs through to its end and fails.
-func scramExchange(c Client, k keys, real bool, binding []byte) (bool, error) {
+// right. A mock (genuine is false) runs through to its end and fails.
+func scramExchange(c Client, k keys, genuine bool, binding []byte) (bool, error) {
 	offer := []string{mechanism}
 	if binding != nil {
 		offer = []string{mechanismPlus, mechanism}
@@ -97,7 +97,7 @@ func scramExchange(c Client, k keys, real bool, binding []byte) (bool, error) {
 	}
 	verifier, err := conv.Step(string(final))
 	switch {
-	case err == nil && real:
+	case err == nil && genuine:
 		return true, c.Tell(&pgproto3.AuthenticationSASLFinal{Data: []byte(verifier)})
 	case err == nil, verifier == scram.ErrInvalidProof:
 		return false, nil

@@ -2,7 +2,7 @@ package auth
 
 import (
 	"encoding/base64"
-	"fmt"
+	"errors"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -64,7 +64,7 @@ func (s *script) Tell(pgproto3.BackendMessage) error { return nil }
 
 func (s *script) Ask(pgproto3.BackendMessage, int) ([]byte, error) {
 	if len(s.bodies) == 0 {
-		return nil, fmt.Errorf("nothing more to say")
+		return nil, errors.New("nothing more to say")
 	}
 	b := s.bodies[0]
 	s.bodies = s.bodies[1:]
@@ -85,8 +85,9 @@ func TestSCRAM_malformedMessages_areRefusedAsPostgreSQLDoes(t *testing.T) {
 		{"no length", nil, [][]byte{[]byte("SCRAM-SHA-256\x00\x00")}, "08P01"},
 		{"unknown mechanism", nil, [][]byte{initial("FOO", "n,,n=,r=abc")}, "08P01"},
 		{"plus not offered", nil, [][]byte{initial(mechanismPlus, "p=tls-server-end-point,,n=,r=abc")}, "08P01"},
-		{"length beyond the message", nil, [][]byte{[]byte("SCRAM-SHA-256\x00\x00\x00\x00\x09n,,")}, "08P01"},
-		{"negative length", nil, [][]byte{[]byte("SCRAM-SHA-256\x00\xff\xff\xff\xfen,,")}, "08P01"},
+		{"length beyond the message", nil, [][]byte{[]byte("SCRAM-SHA-256\x00\x00\x00\x00\x0dn,,n=,r=abc")}, "08P01"},
+		{"length short of the message", nil, [][]byte{[]byte("SCRAM-SHA-256\x00\x00\x00\x00\x0an,,n=,r=abc")}, "08P01"},
+		{"negative length", nil, [][]byte{[]byte("SCRAM-SHA-256\x00\xff\xff\xff\xfen,,n=,r=abc")}, "08P01"},
 		{"no length but data", nil, [][]byte{[]byte("SCRAM-SHA-256\x00\xff\xff\xff\xffn,,")}, "08P01"},
 		{"garbage", nil, [][]byte{initial(mechanism, "garbage")}, "08P01"},
 		{"empty first message", nil, [][]byte{initial(mechanism, "")}, "08P01"},

@@ -16,7 +16,7 @@ func ReadUsers(path string) (users []User, warnings []string, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open users file: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // was only read
 	info, err := f.Stat()
 	if err != nil {
 		return nil, nil, fmt.Errorf("open users file: %w", err)

@@ -26,7 +26,7 @@ func TestParseUsers_goodFile_isRead(t *testing.T) {
 `
 	users, err := ParseUsers("users.txt", strings.NewReader(file))
 	require.NoError(t, err)
-	var got []string
+	got := make([]string, 0, len(users))
 	for _, u := range users {
 		got = append(got, fmt.Sprintf("%s %d %s", u.Name, u.Secret.kind(), u.Secret.text()))
 	}

@@ -100,7 +100,7 @@ func Accept(ctx context.Context, conn net.Conn, cfg Config) (Result, error) {
 	}
 	l := &login{cfg: cfg, raw: conn, conn: conn}
 	if err := conn.SetDeadline(time.Now().Add(cfg.Timeout)); err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return Result{}, err
 	}
 	interrupted := make(chan struct{})

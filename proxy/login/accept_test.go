@@ -35,11 +35,21 @@ func TestAccept_startupPacket_isReadWhole(t *testing.T) {
 		{Name: "work_mem", Value: "1MB"}, {Name: "search_path", Value: "a b"}, {Name: "datestyle", Value: "SQL"},
 	}, c.OptionSettings)
 	require.Equal(t, []login.Param{
-		{Name: "work_mem", Value: "1MB"}, {Name: "search_path", Value: "a b"},
-		{Name: "DateStyle", Value: "ISO"}, {Name: "application_name", Value: "x"},
+		{Name: "work_mem", Value: "1MB"},
+		{Name: "search_path", Value: "a b"},
+		{Name: "DateStyle", Value: "ISO"},
+		{Name: "application_name", Value: "x"},
 	}, c.Settings())
 	require.Equal(t, auth.Identity{User: "app", Password: "secret"}, c.Identity)
 	require.IsType(t, &net.TCPConn{}, c.Conn)
+}
+
+func TestAccept_longestStartupPacket_isAccepted(t *testing.T) {
+	t.Parallel()
+	s := serve(t, login.Config{Auth: policy(t, auth.Trust)})
+	longest := startup(v30, "user", "app", "x", strings.Repeat("x", 10_004-8-9-3-1))
+	require.Len(t, longest, 10_004)
+	s.dial(t).send(longest).expect(okMessage)
 }
 
 func TestAccept_databaseNotNamed_isTheUser(t *testing.T) {
@@ -61,7 +71,7 @@ func TestAccept_malformedStart_isRefusedInWords(t *testing.T) {
 	}{
 		{"length 0", []byte{0, 0, 0, 0}, "08P01"},
 		{"length 7", []byte{0, 0, 0, 7, 0, 3, 0}, "08P01"},
-		{"length 10,005", packet(v30, strings.Repeat("x", 9997)), "08P01"},
+		{"length 10,005", startup(v30, "user", "app", "x", strings.Repeat("x", 10_005-8-9-3-1)), "08P01"},
 		{"negative length", []byte{0xff, 0xff, 0xff, 0xff}, "08P01"},
 		{"HTTP", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "08P01"},
 		{"20 kB of garbage", []byte(strings.Repeat("garbage ", 2500)), "08P01"},
@@ -119,7 +129,7 @@ func TestAccept_protocolVersion_isNegotiated(t *testing.T) {
 		{v30, []string{"_pq_.x"}, v30, true},
 		{v32, []string{"_pq_.x", "_pq_.y"}, v32, true},
 	} {
-		params := []string{"user", "app"}
+		params := append(make([]string, 0, 6), "user", "app")
 		for _, o := range tt.options {
 			params = append(params, o, "1")
 		}
@@ -197,7 +207,10 @@ func TestAccept_clientThatLeavesAtOnce_isAProbe(t *testing.T) {
 	c = s.dial(t).send(startup(v30, "user", "app"))
 	c.message()
 	c.Close()
-	require.ErrorIs(t, s.next(t).err, io.EOF)
+	err = s.next(t).err
+	require.ErrorIs(t, err, io.EOF)
+	var refusal *auth.FatalError
+	require.NotErrorAs(t, err, &refusal, "nobody is there to be refused")
 }
 
 func TestAccept_bytesBehindTheLogin_areLeftUnread(t *testing.T) {
@@ -299,6 +312,13 @@ func TestAccept_loginTakesTooLong_isToldSo(t *testing.T) {
 			require.ErrorAs(t, (<-result).err, &e)
 		})
 	}
+}
+
+func TestAccept_silentSocket_isToldWhyItIsClosed(t *testing.T) {
+	t.Parallel()
+	s := serve(t, login.Config{Auth: policy(t, auth.Trust), Timeout: 10 * time.Millisecond})
+	require.Equal(t, "57014", s.dial(t).fatal().Code)
+	require.Error(t, s.next(t).err)
 }
 
 func TestAccept_clientThatDoesNotRead_isLeftAfterASecond(t *testing.T) {

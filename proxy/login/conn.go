@@ -134,7 +134,7 @@ func (l *login) refuse(ctx context.Context, err error) error {
 		e = &auth.FatalError{SQLState: "XX000", Message: "the proxy could not complete the login", Hint: "See the proxy's log.", Cause: err}
 	}
 	if e == nil {
-		l.conn.Close()
+		_ = l.conn.Close()
 		return err
 	}
 	l.out = appendFatal(l.out, e, l.ancient)
@@ -152,29 +152,20 @@ func gone(err error) bool {
 	return false
 }
 
-const (
-	// farewell bounds, in time, the sending of a last message and the wait for the client to have taken it.
-	farewell = time.Second
-	// leftover bounds, in bytes, what is still taken from a client that has been refused.
-	leftover = 64 << 10
-)
+// farewell bounds the sending of a last message.
+const farewell = time.Second
 
-// part sends what is queued, lets the client take it, and closes. To close a TCP socket that holds unread bytes is to
-// reset it, which may take the ErrorResponse from the client again; so what the client had sent is read first.
+// part sends what is queued and closes. To close a TCP socket that holds unread bytes is to reset it; because it is
+// closed for writing first, the client still reads the message and then an orderly end.
 func (l *login) part() {
 	defer l.conn.Close()
 	if l.raw.SetWriteDeadline(time.Now().Add(farewell)) != nil || l.flush() != nil {
 		return
 	}
-	half, ok := l.raw.(interface{ CloseWrite() error })
-	if !ok {
-		return
-	}
 	if l.tls != nil {
 		_ = l.tls.CloseWrite()
 	}
-	if half.CloseWrite() != nil || l.raw.SetReadDeadline(time.Now().Add(farewell)) != nil {
-		return
+	if half, ok := l.raw.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
 	}
-	_, _ = io.CopyN(io.Discard, l.raw, leftover)
 }

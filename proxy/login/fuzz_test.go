@@ -47,7 +47,7 @@ func FuzzLogin(f *testing.F) {
 			return
 		}
 		require.False(t, conn.closed)
-		require.True(t, (o.res.Client == nil) != (o.res.Cancel == nil))
+		require.NotEqual(t, o.res.Client == nil, o.res.Cancel == nil, "exactly one is set")
 		if o.res.Cancel != nil {
 			require.GreaterOrEqual(t, len(o.res.Cancel.Secret), 4)
 			require.LessOrEqual(t, len(o.res.Cancel.Secret), 256)

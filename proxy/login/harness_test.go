@@ -64,7 +64,7 @@ func serveOn(t *testing.T, l net.Listener, cfg login.Config) *server {
 	s.configs <- cfg
 	go s.run(t.Context())
 	t.Cleanup(func() {
-		l.Close()
+		_ = l.Close()
 		<-s.done
 	})
 	return s
@@ -342,8 +342,9 @@ func (m *memory) Write(p []byte) (int, error) {
 	return m.out.Write(p)
 }
 
-func (m *memory) Close() error                     { m.closed = true; return nil }
-func (m *memory) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+func (m *memory) Close() error        { m.closed = true; return nil }
+func (m *memory) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
 func (m *memory) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 func (m *memory) SetDeadline(time.Time) error      { return nil }
 func (m *memory) SetReadDeadline(time.Time) error  { return nil }

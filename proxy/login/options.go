@@ -2,6 +2,7 @@ package login
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"pgsidecar/proxy/auth"
@@ -74,7 +75,7 @@ func splitOptions(s string) []string {
 // Settings returns what the startup packet sets: each setting once, with the value that counts, in the order in which
 // PostgreSQL would apply them, which is options before the packet's own parameters. Names of settings have no case.
 func (c *Client) Settings() []Param {
-	all := append(c.OptionSettings[:len(c.OptionSettings):len(c.OptionSettings)], c.Parameters...)
+	all := slices.Concat(c.OptionSettings, c.Parameters)
 	last := make(map[string]int, len(all))
 	for i, p := range all {
 		last[foldASCII(p.Name)] = i

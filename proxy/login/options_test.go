@@ -37,10 +37,10 @@ func TestParseOptions_asPostgreSQLReadsThem(t *testing.T) {
 		{"x", nil, "0A000"},
 	} {
 		got, err := parseOptions(tt.options, false)
-		var e *auth.FatalError
-		if errors.As(err, &e) {
+		if e, refused := errors.AsType[*auth.FatalError](err); refused {
 			require.Equal(t, tt.sqlstate, e.SQLState, tt.options)
 		} else {
+			require.NoError(t, err)
 			require.Empty(t, tt.sqlstate, tt.options)
 		}
 		require.Equal(t, tt.want, got, tt.options)

@@ -13,7 +13,7 @@ import (
 
 // The protocol versions spoken. 3.1 is reserved and was never used.
 const (
-	protocol30 = 3<<16 | 0
+	protocol30 = 3 << 16
 	protocol32 = 3<<16 | 2
 )
 

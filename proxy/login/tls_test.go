@@ -3,9 +3,7 @@ package login_test
 import (
 	"crypto/tls"
 	"io"
-	"net"
 	"os"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -216,7 +214,7 @@ func TestCertFiles_badFiles_areReported(t *testing.T) {
 	} {
 		_, err := f.Load()
 		require.Error(t, err, what)
-		require.True(t, strings.Contains(err.Error(), a.dir), "%s: the fault names a file: %v", what, err)
+		require.Contains(t, err.Error(), a.dir, "%s: the fault names a file", what)
 	}
 	config, err := good.Load()
 	require.NoError(t, err)
@@ -229,5 +227,3 @@ func TestCertFiles_badFiles_areReported(t *testing.T) {
 	_, err = good.Load()
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
-
-var _ net.Conn = (*memory)(nil)
