@@ -108,7 +108,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	}
 	// The file of a process that was killed stays behind; one that answers is in use.
 	if conn, dialErr := (&net.Dialer{}).DialContext(ctx, "unix", address); dialErr == nil {
-		conn.Close()
+		_ = conn.Close() // Its purpose was to be answered.
 		return nil, err
 	}
 	if info, statErr := os.Lstat(address); statErr != nil || info.Mode()&os.ModeSocket == 0 {
@@ -160,6 +160,6 @@ func (s *Server) Shutdown(ctx context.Context) {
 
 func (s *Server) closeListeners() {
 	for _, l := range s.listeners {
-		l.Close()
+		_ = l.Close() // Closed before, when Serve has ended by Shutdown.
 	}
 }

@@ -62,10 +62,13 @@ func (c ConnString) MarshalText() ([]byte, error) { return []byte(c.String()), n
 // LogValue keeps logs from showing secrets.
 func (c ConnString) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
+// exampleURL shows people the form; nobody's password.
+const exampleURL = "postgres://user:password@host:5432/database" //nolint:gosec // See above.
+
 // connString is a connection string that the driver understands.
 func connString(to *ConnString) value {
 	return scalar[ConnString]{
-		to: to, tag: "!!str", takes: "a PostgreSQL URL such as postgres://user:password@host:5432/database",
+		to: to, tag: "!!str", takes: "a PostgreSQL URL such as " + exampleURL,
 		format: ConnString.Reveal,
 		parse: func(s string) (ConnString, *problem) {
 			if s == "" {
@@ -107,10 +110,9 @@ func checkConnString(s string) *problem {
 func connStringProblem(err error) *problem {
 	malformed := &problem{
 		"is not a connection string that PostgreSQL's libraries understand",
-		"write postgres://user:password@host:5432/database with @ : / ? # and % in the password as %40 %3A %2F %3F %23 and %25",
+		"write " + exampleURL + " with @ : / ? # and % in the password as %40 %3A %2F %3F %23 and %25",
 	}
-	var parseErr *pgconn.ParseConfigError
-	if !errors.As(err, &parseErr) {
+	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); !ok {
 		return malformed
 	}
 	text := err.Error()

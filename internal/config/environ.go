@@ -97,6 +97,6 @@ func (r *reader) unknownVariables(variables map[string]string, options []option)
 		if near := nearest(strings.TrimPrefix(name, variablePrefix), keys); near != "" {
 			instead = "did you mean " + variablePrefix + strings.ToUpper(near) + "?"
 		}
-		r.faults = append(r.faults, &Fault{Variable: name, Wrong: "is not a variable of pgsidecar", Instead: instead})
+		r.faults = append(r.faults, &FaultError{Variable: name, Wrong: "is not a variable of pgsidecar", Instead: instead})
 	}
 }

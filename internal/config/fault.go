@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/go-multierror"
 )
 
-// Fault is one mistake in the configuration and its cure. It never holds a secret.
-type Fault struct {
+// FaultError is one mistake in the configuration and its cure. It never holds a secret.
+type FaultError struct {
 	File     string // The file it was found in; "" if it is in none.
 	Line     int    // In the file, from 1.
 	Variable string // The environment variable it was found in; "" if it is in none.
@@ -21,7 +21,7 @@ type Fault struct {
 }
 
 // Error returns the fault in one line: where, which key, what is wrong, what to write instead.
-func (f *Fault) Error() string {
+func (f *FaultError) Error() string {
 	var parts []string
 	switch {
 	case f.Variable != "":
@@ -47,7 +47,7 @@ type problem struct{ wrong, instead string }
 
 // compareFaults puts the file's faults first, in the order of its lines, then the environment's.
 func compareFaults(a, b error) int {
-	var x, y *Fault
+	var x, y *FaultError
 	if !errors.As(a, &x) || !errors.As(b, &y) {
 		return 0
 	}
@@ -58,7 +58,7 @@ func compareFaults(a, b error) int {
 }
 
 // sortedError returns the faults as one error, or nil without any.
-func sortedError(faults []*Fault) error {
+func sortedError(faults []*FaultError) error {
 	if len(faults) == 0 {
 		return nil
 	}

@@ -129,9 +129,10 @@ func (a addressList) accepts() string {
 type listenList struct{ to *[]Listen }
 
 func (l listenList) decode(r *reader, key string, n *yaml.Node) {
-	var list []Listen
+	elements := sequence(n)
+	list := make([]Listen, 0, len(elements))
 	before := len(r.faults)
-	for i, element := range sequence(n) {
+	for i, element := range elements {
 		list = append(list, decodeListen(r, fmt.Sprintf("%s[%d]", key, i), resolve(element)))
 	}
 	if len(list) == 0 {

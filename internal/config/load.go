@@ -14,9 +14,9 @@ func Load(file string, environ []string) (Config, Origins, error) {
 	options := c.options()
 	r := &reader{file: file, origins: Origins{}, failed: map[string]bool{}}
 	if file != "" {
-		content, err := os.ReadFile(file)
+		content, err := os.ReadFile(file) //nolint:gosec // The name is the operator's own.
 		if err != nil {
-			return c, r.origins, sortedError([]*Fault{unreadable(file, err)})
+			return c, r.origins, sortedError([]*FaultError{unreadable(file, err)})
 		}
 		r.readFile(content, options)
 	}
@@ -26,8 +26,8 @@ func Load(file string, environ []string) (Config, Origins, error) {
 }
 
 // unreadable returns the fault of a file that cannot be read.
-func unreadable(file string, err error) *Fault {
-	f := &Fault{File: file, Wrong: "cannot be read", Instead: fmt.Sprintf("check the name and its permissions (%s)", reason(err))}
+func unreadable(file string, err error) *FaultError {
+	f := &FaultError{File: file, Wrong: "cannot be read", Instead: fmt.Sprintf("check the name and its permissions (%s)", reason(err))}
 	if errors.Is(err, fs.ErrNotExist) {
 		f.Wrong, f.Instead = "does not exist", "check the name given by --config or "+FileVariable
 	}
@@ -36,8 +36,7 @@ func unreadable(file string, err error) *Fault {
 
 // reason returns the operating system's word for an error, without the name of the file.
 func reason(err error) string {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		return pathErr.Err.Error()
 	}
 	return err.Error()

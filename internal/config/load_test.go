@@ -212,7 +212,7 @@ func TestLoad_rulesBetweenKeys(t *testing.T) {
 		"port out of range":              {"listen: 127.0.0.1:65536", `"65536" is not a port`},
 		"socket path too long":           {"listen: /" + strings.Repeat("x", 100), "too long for a unix socket"},
 		"route unknown":                  {"listen: {address: '127.0.0.1:1', route: replica}", `listen[0].route: "replica" is not known here: write primary`},
-		"address unknown":                {"listen: {adress: '127.0.0.1:1'}", "listen[0].adress: is not a key: did you mean listen[0].address?"},
+		"address unknown":                {"listen: {adddress: '127.0.0.1:1'}", "listen[0].adddress: is not a key: did you mean listen[0].address?"},
 		"upstream is the proxy":          {"upstream: {url: 'postgres://app@localhost:6432/app'}", "upstream.url: points at the proxy itself, 127.0.0.1:6432"},
 		"second host is the proxy": {
 			"listen: ':7000'\nclient_auth: {force_trust: true}\nupstream: {url: 'postgres://app@db:7000,127.0.0.1:7000/app'}", "points at the proxy itself",

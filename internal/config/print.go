@@ -29,8 +29,8 @@ func Print(c Config, origins Origins) []byte {
 
 // Hash returns a short fingerprint of the effective configuration, by which the proxies of a fleet can be compared.
 // Secrets have no part in it.
-func (c Config) Hash() string {
-	sum := sha256.Sum256(Print(c, nil))
+func (c *Config) Hash() string {
+	sum := sha256.Sum256(Print(*c, nil))
 	return hex.EncodeToString(sum[:6])
 }
 

@@ -18,7 +18,7 @@ type reader struct {
 	file     string // The file that is being read; "" while a variable is.
 	variable string // The variable that is being read; "" while a file is.
 
-	faults  []*Fault
+	faults  []*FaultError
 	origins Origins
 	failed  map[string]bool // Keys whose text could not be taken; what depends on them is not judged.
 }
@@ -43,7 +43,7 @@ func (o Origin) String() string {
 
 // fault notes a fault at the node, which belongs to key.
 func (r *reader) fault(n *yaml.Node, key, wrong, instead string) {
-	f := &Fault{File: r.file, Variable: r.variable, Key: key, Wrong: wrong, Instead: instead}
+	f := &FaultError{File: r.file, Variable: r.variable, Key: key, Wrong: wrong, Instead: instead}
 	if r.variable == "" {
 		f.Line = n.Line
 	}

@@ -23,7 +23,7 @@ func (r *reader) validate(c *Config) {
 
 // wrong notes a fault of key where key was set.
 func (r *reader) wrong(key, wrong, instead string) {
-	f := &Fault{Key: key, Wrong: wrong, Instead: instead}
+	f := &FaultError{Key: key, Wrong: wrong, Instead: instead}
 	if o, ok := r.origins[key]; ok {
 		f.File, f.Line, f.Variable = o.File, o.Line, o.Variable
 	}
@@ -46,7 +46,7 @@ func (r *reader) validateUpstream(c *Config) {
 		return
 	}
 	if c.Upstream.URL == "" {
-		r.wrong("upstream.url", "is not set", "write postgres://user:password@host:5432/database here or in DATABASE_URL")
+		r.wrong("upstream.url", "is not set", "write "+exampleURL+" here or in DATABASE_URL")
 		return
 	}
 	parsed, err := pgconn.ParseConfig(c.Upstream.URL.Reveal())
@@ -65,7 +65,8 @@ func (r *reader) validateUpstream(c *Config) {
 
 // targets returns the addresses that a connection string names.
 func targets(c *pgconn.Config) []string {
-	list := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
+	list := make([]string, 1, 1+len(c.Fallbacks))
+	list[0] = net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
 	for _, f := range c.Fallbacks {
 		list = append(list, net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))))
 	}

@@ -57,14 +57,13 @@ func textNode(text string) *yaml.Node {
 
 // kindOf names what a node is, for people.
 func kindOf(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.SequenceNode:
+	if n.Kind == yaml.SequenceNode {
 		return "a list"
-	case yaml.MappingNode:
-		return "a mapping"
-	default:
-		return "a single value"
 	}
+	if n.Kind == yaml.MappingNode {
+		return "a mapping"
+	}
+	return "a single value"
 }
 
 // number is a whole number from low to high.

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -157,8 +156,8 @@ func TestCollector_names_passPromlint(t *testing.T) {
 
 func TestHandler_alsoShowsTheRuntime(t *testing.T) {
 	served := scrape(t, collector(fixed{}))
-	require.Regexp(t, regexp.MustCompile(`(?m)^go_memstats_mallocs_total \d`), served)
-	require.Regexp(t, regexp.MustCompile(`(?m)^process_cpu_seconds_total \d`), served)
+	require.Regexp(t, `(?m)^go_memstats_mallocs_total \d`, served)
+	require.Regexp(t, `(?m)^process_cpu_seconds_total \d`, served)
 }
 
 func TestCollector_twoPoolsOfOneName_doNotSpoilTheScrape(t *testing.T) {
