@@ -181,7 +181,7 @@ func (e *environment) report(err error) {
 }
 
 func (e *environment) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(e.out, format+"\n", args...) // Nobody can be told if that fails.
+	fmt.Fprintf(e.out, format+"\n", args...)
 }
 
 // getenv is the last value of a variable, as for a process with that environment.
