@@ -252,3 +252,8 @@ func TestListen_socket(t *testing.T) {
 		require.Equal(t, want, [2]string{network, got})
 	}
 }
+
+func TestLoad_faultsOfBothKinds_areInTheOrderOfTheFile(t *testing.T) {
+	_, _, fault := load(t, "listen: 0.0.0.0:6432\nloops: many\n", url) // The rule about listen is looked at last.
+	require.Less(t, strings.Index(fault, "pgsidecar.yaml:1:"), strings.Index(fault, "pgsidecar.yaml:2:"), fault)
+}
