@@ -32,6 +32,13 @@ func (p *Proxy) Snapshot() stats.Snapshot {
 	for _, why := range slices.Sorted(maps.Keys(total.Closed)) {
 		s.ServersClosed = append(s.ServersClosed, stats.Count{Label: why, Count: total.Closed[why]})
 	}
+	kinds := make(map[string]uint64)
+	for _, one := range p.shared.Pins.All() {
+		kinds[one.Kind]++
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		s.Pinned = append(s.Pinned, stats.Count{Label: kind, Count: kinds[kind]})
+	}
 	for one := range p.target.Pools() {
 		o := one.Stats()
 		s.Pools = append(s.Pools, stats.PoolSnapshot{

@@ -165,6 +165,8 @@ func (s *Session) completed(done server.Entry) {
 		}
 	case done.Kind == server.Parse && done.Statement != nil:
 		l.Held.Confirm(done.Statement)
+	case done.Purpose == purposeAudit:
+		l.audited = l.failure == nil
 	}
 }
 
@@ -181,7 +183,7 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 	severity := wire.ErrorField(body, 'V')
 	l.dying = stray || string(severity) == "FATAL" || string(severity) == "PANIC"
 	if !stray && failed.Fate == server.Swallow && failed.Kind == server.Query && !l.dying {
-		l.failure = append([]byte(nil), body...)
+		l.failure, l.refused = append([]byte(nil), body...), failed.Purpose
 		e.cut(at, end)
 		l.cut = true
 		return
@@ -239,7 +241,7 @@ func (s *Session) undo(entry server.Entry, failed bool) {
 // serverLost ends a session whose server has closed the connection.
 func (s *Session) serverLost(l *Server, err error) {
 	told := l.dying
-	s.pinned = nil
+	s.unpin()
 	s.unlink()
 	l.gone("lost")
 	if s.phase == ended {

@@ -128,23 +128,17 @@ func (s *Session) settle() {
 		s.settlePrivate()
 		return
 	}
-	if s.judge(); s.pinned != nil {
-		if s.worker.draining {
-			s.fatal(errDraining)
-		}
+	if !s.judge() {
 		return
 	}
-	if state.Suspicious(s.effects) {
-		s.check()
-		return
+	if s.pinned == nil {
+		s.unlink().release()
 	}
-	if s.effects.Has(state.ResetAll) {
-		s.link.tainted = true
-	}
-	s.effects = 0
-	s.unlink().release()
 	if s.worker.draining {
 		s.fatal(errDraining)
+		return
+	}
+	if s.pinned != nil {
 		return
 	}
 	if s.conn.Unread() && !s.conn.Blocked() {
@@ -160,12 +154,12 @@ func (s *Session) settlePrivate() {
 
 // part takes the server away from a session that ends, whatever the server is doing.
 func (s *Session) part(m manner) {
-	_, pins := state.Pins(s.effects)
-	clean := s.virtual() && s.pinned == nil && !pins && !state.Suspicious(s.effects)
+	clean := s.virtual() && s.pinned == nil && !s.effects.Has(audited) && !state.Suspicious(s.effects)
 	idle := s.between()
 	untouched := !s.is(touched)
 	l := s.unlink()
-	s.pinned, s.effects = nil, 0
+	s.unpin()
+	s.effects = 0
 	switch {
 	case untouched && l.Replies.Settled() && s.virtual():
 		l.release()

@@ -59,7 +59,9 @@ func (s *Session) open() {
 		s.who.Pool.AcquirePrivate(&s.waiter, s.who.Login)
 		return
 	}
-	s.settings = s.worker.shared.Settings.Intern(s.who.Settings)
+	s.startup = s.worker.shared.Settings.Intern(s.who.Settings)
+	s.settings = s.startup
+	s.worker.shared.Custom.learn(s.startup)
 	if parameters, ok := s.worker.shared.Welcomes.get(s.who.Pool, s.settings); ok {
 		s.welcome(parameters, 0)
 		return

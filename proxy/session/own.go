@@ -11,7 +11,7 @@ import (
 const (
 	purposeOpen   uint8 = iota + 1 // the settings of a client that is logging in
 	purposeReplay                  // the settings of a client at the begin of its transaction
-	purposeCheck                   // what a transaction has left in the server's session
+	purposeAudit                   // what a transaction has left in the server's session
 )
 
 // ask sends a query of the session's own, ahead of what stands at position at.
@@ -39,7 +39,7 @@ const resetAll = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;"
 // replay gives the server the client's settings if it has others. It reports whether there was something to send.
 func (s *Session) replay(e *edit, at int, purpose uint8) bool {
 	l := s.link
-	if !s.virtual() || (l.Settings == s.settings && !l.tainted) {
+	if l.Settings == s.settings && !l.tainted {
 		return false
 	}
 	var sql []byte
@@ -57,14 +57,6 @@ func (s *Session) replay(e *edit, at int, purpose uint8) bool {
 	return true
 }
 
-// check asks what a transaction that may have changed the server's session has left there. It answers for all effects so
-// far; those of what the client sends meanwhile are another matter.
-func (s *Session) check() {
-	s.link.answer = s.link.answer[:0]
-	s.effects = 0
-	s.askNow(purposeCheck, []byte(state.CheckSQL))
-}
-
 // probe finds out whether the Syncs of a copy that has failed are still to be answered.
 func (s *Session) probe() { s.askNow(server.PurposeProbe, nil) }
 
@@ -72,7 +64,7 @@ func (s *Session) probe() { s.askNow(server.PurposeProbe, nil) }
 func (s *Session) inspect(p wire.Piece) {
 	l := s.link
 	head := l.Replies.Head()
-	if p.Type == wire.DataRow && head != nil && head.Purpose == purposeCheck {
+	if p.Type == wire.DataRow && head != nil && head.Purpose == purposeAudit {
 		l.answer = append(l.answer, p.Data...)
 	}
 }
@@ -88,9 +80,15 @@ func (s *Session) ownRequestFailed() {
 		Detail:  string(wire.ErrorField(body, 'D')),
 		Hint:    string(wire.ErrorField(body, 'H')),
 	}
-	s.worker.log().Warn("server refused the client's settings or the check of its session",
-		append(s.attrs(), "server_pid", l.PID, "sqlstate", answer.Code, "message", answer.Message)...)
-	l.Settings = nil
+	attrs := append(s.attrs(), "server_pid", l.PID, "sqlstate", answer.Code, "message", answer.Message)
+	if l.refused == purposeAudit {
+		s.worker.log().Warn("server refused to tell what its session holds: the client keeps it", attrs...)
+		l.answer = nil
+		s.pin(pinUnknown, answer.Message, lasting)
+		s.settle()
+		return
+	}
+	s.worker.log().Warn("server refused the client's settings", attrs...)
 	s.unlink().retire("settings refused")
 	s.fatal(answer)
 }

@@ -71,7 +71,10 @@ func (s *Session) parse(e *edit, at int, p wire.Piece) next {
 		return taken
 	}
 	st := s.worker.table.Intern(definition, len(query))
-	if st.Effects&state.Deallocate != 0 {
+	if st.Effects.Has(state.Set) {
+		s.worker.shared.Custom.learnFrom(query)
+	}
+	if st.Effects.Has(state.Deallocate) {
 		st = s.renameDeallocation(e, at, p, name, st)
 	}
 	if len(name) == 0 {
@@ -152,7 +155,7 @@ func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 		return later
 	}
 	st := s.worker.table.Anonymous()
-	s.pin(pinLargeStatement, "")
+	s.pin(pinLargeStatement, "", lasting)
 	s.effects |= st.Effects
 	if len(name) == 0 {
 		s.parseUnnamed(st)

@@ -27,6 +27,9 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 			entry.Statement, entry.Alias = st, name
 		}
 	}
+	if effects.Has(state.Set) && p.End {
+		s.worker.shared.Custom.learnFrom(queryText(p))
+	}
 	s.effects |= effects
 	l.Replies.Push(entry)
 	// A simple query drops the unnamed statement (PostgreSQL documentation, "Extended Query").
@@ -39,7 +42,7 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 // protocol's.
 func (s *Session) deallocated(sql []byte) (*statement.Statement, string) {
 	actions := state.Parse(sql)
-	if s.names == nil || len(actions) != 1 || actions[0].Kind != state.Deallocate {
+	if s.names == nil || len(actions) != 1 || !actions[0].Effect.Has(state.Deallocate) {
 		return nil, ""
 	}
 	name := actions[0].Name
@@ -96,7 +99,11 @@ func (s *Session) commandComplete(p wire.Piece, done server.Entry, completes boo
 		s.forgetStatements()
 		s.unnamed, l.Unnamed, l.UnnamedSegment = nil, nil, 0
 		l.Settings, l.tainted = nil, false
-		s.effects, s.pinned = 0, nil
+		s.settings = s.startup
+		s.effects = 0
+		if s.pinned != nil && !s.pinned.endless {
+			s.unpin()
+		}
 	case "DEALLOCATE":
 		if !completes && l.Replies.Head() != nil {
 			done = *l.Replies.Head()

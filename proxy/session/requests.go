@@ -187,7 +187,7 @@ func (s *Session) request(e *edit, at int, p wire.Piece) next {
 		s.set(stalled, true)
 		return later
 	}
-	if !s.is(touched) {
+	if s.virtual() && (!s.is(touched) || (l.Settings != s.settings && s.between())) {
 		s.replay(e, at, purposeReplay)
 	}
 	return s.forward(e, at, p)

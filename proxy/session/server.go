@@ -39,8 +39,10 @@ type Server struct {
 	cancels   int   // cancel requests on their way
 	releasing bool  // to be released when those have ended
 	retiring  string
-	answer    []byte // rows of a check
-	failure   []byte // the body of the ErrorResponse to a replay or check
+	answer    []byte // rows of an audit
+	audited   bool   // answer is complete
+	failure   []byte // the body of the ErrorResponse to a request of the session's own
+	refused   uint8  // the purpose of that request
 	opened    bool   // Welcomes has been told
 	evicted   atomic.Pointer[string]
 }

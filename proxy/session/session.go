@@ -60,7 +60,8 @@ type Session struct {
 	links  links[Session]
 	key    cancel.Key
 
-	settings *state.Settings      // its startup settings
+	startup  *state.Settings      // the settings it has come with
+	settings *state.Settings      // those that it has now
 	names    *statement.Names     // its named prepared statements; nil: none yet
 	unnamed  *statement.Statement // its unnamed one
 	bound    *statement.Statement // of the latest Bind

@@ -50,6 +50,8 @@ type Shared struct {
 	Errors   *stats.ErrorCounts
 	Settings *state.Interner
 	Welcomes *Welcomes
+	Custom   *CustomSettings
+	Pins     *Pins
 
 	// Ended is called, on its loop, when a session has ended and its client has been closed.
 	Ended func(*Client)
@@ -67,6 +69,8 @@ func NewShared(log *slog.Logger, errors *stats.ErrorCounts) *Shared {
 		Errors:   errors,
 		Settings: state.NewInterner(),
 		Welcomes: newWelcomes(),
+		Custom:   new(CustomSettings),
+		Pins:     newPins(),
 		Ended:    func(*Client) {},
 		clients:  wire.FromClient(),
 	}

@@ -1,0 +1,128 @@
+package session
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"pgsidecar/proxy/state"
+)
+
+// What a client does to its session is found out from the server, not guessed from the text: the text only says that there
+// may be something to find. After such a transaction the server is asked what its session holds (state.AuditSQL). Settings
+// become the client's own, to be set on whatever server it meets next; anything else pins the session until a later audit
+// finds it gone.
+
+const (
+	// audited are the effects that an audit shows.
+	audited = state.Set | state.Reset | state.ResetUser | state.ResetAll | state.Temp | state.Listen |
+		state.AdvisoryLock | state.HoldCursor | state.Prepare
+
+	// releasing are effects that may end a pin.
+	releasing = state.Drop | state.DiscardTemp | state.Unlisten | state.UnlistenAll | state.AdvisoryUnlock |
+		state.AdvisoryUnlockAll | state.CloseCursor | state.CloseAll | state.Deallocate | state.DeallocateAll
+)
+
+// judge decides, between two transactions, whether the session may leave its server, and pins it if not. It reports false
+// when the server has to be asked first.
+func (s *Session) judge() bool {
+	l := s.link
+	if l.audited {
+		s.adopt()
+	}
+	switch e := s.effects; {
+	case e == 0:
+		return true
+	case e.Has(state.Seed | state.Load | state.Opaque):
+		s.pin(pinEndless, "", endless)
+	case e.Has(state.SequenceRead):
+		s.pin(pinSequence, "", lasting)
+	}
+	if s.effects.Has(audited) || state.Suspicious(s.effects) || (s.pinned != nil && s.effects.Has(releasing)) {
+		s.audit()
+		return false
+	}
+	s.effects = 0
+	return true
+}
+
+// audit asks the server what its session holds. It answers for all effects so far; those of what the client sends
+// meanwhile are another matter.
+func (s *Session) audit() {
+	l := s.link
+	l.answer, l.audited = l.answer[:0], false
+	l.tainted = l.tainted || state.Suspicious(s.effects) // a custom setting made inside a function may not be known by name
+	s.effects = 0
+	s.askNow(purposeAudit, state.AuditSQL(s.who.Pool.User(), s.worker.shared.Custom.names()))
+}
+
+// adopt takes over what an audit has found.
+func (s *Session) adopt() {
+	l, interner := s.link, s.worker.shared.Settings
+	found, ok := state.DecodeAudit(l.answer)
+	l.answer, l.audited = nil, false
+	if !ok {
+		s.pin(pinUnknown, "", lasting)
+		return
+	}
+	l.Settings = interner.Intern(found.Settings)
+	s.settings = l.Settings
+	for _, one := range s.startup.List() { // what the client has RESET goes back to what it has come with
+		if _, has := l.Settings.Get(one.Name); !has {
+			s.settings = interner.With(s.settings, one.Name, one.Value)
+		}
+	}
+	if kind, names := found.Pins(); kind != "" {
+		s.pin(kind, names, whileFound)
+	} else if s.pinned != nil && !s.pinned.lasting {
+		s.unpin()
+	}
+}
+
+// CustomSettings are the names of settings with a prefix (app.user_id) that clients have been seen to use. PostgreSQL does
+// not list them, so they have to be asked for by name. Any goroutine may use it; the zero value is empty.
+type CustomSettings struct {
+	mu    sync.Mutex // held for a comparison and a copy
+	known atomic.Pointer[[]string]
+}
+
+// maxCustom bounds the names, as clients choose them.
+const maxCustom = 200
+
+func (c *CustomSettings) names() []string {
+	if known := c.known.Load(); known != nil {
+		return *known
+	}
+	return nil
+}
+
+// learn takes note of the custom ones among settings.
+func (c *CustomSettings) learn(settings *state.Settings) {
+	for _, one := range settings.List() {
+		c.add(one.Name)
+	}
+}
+
+// learnFrom takes note of the custom settings that a text sets.
+func (c *CustomSettings) learnFrom(sql []byte) {
+	for _, action := range state.Parse(sql) {
+		if action.Effect.Has(state.Set | state.SetLocal) {
+			c.add(action.Name)
+		}
+	}
+}
+
+func (c *CustomSettings) add(name string) {
+	if !strings.Contains(name, ".") || slices.Contains(c.names(), name) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := slices.Clone(c.names())
+	if slices.Contains(known, name) || len(known) >= maxCustom {
+		return
+	}
+	known = append(known, name)
+	c.known.Store(&known)
+}

@@ -1,0 +1,144 @@
+package state
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+)
+
+// Audit is what a server's session holds beyond what its connection began with, as far as the server shows it.
+type Audit struct {
+	Settings []Setting // set in the session and still in force
+	Temp     int       // temporary objects
+	Locks    int       // advisory locks of the session
+	Channels []string  // that it listens to
+	Cursors  []string  // WITH HOLD
+	Prepared []string  // by PREPARE
+}
+
+// auditSQL asks for an Audit, as rows of kind, name and value. Everything in it is qualified, so that no search_path
+// changes its meaning, and any role may run it. It costs the server about half a millisecond, most of it for pg_settings.
+//
+// Objects of the temporary schema are found by their dependency on it, for which there is an index. The role and the
+// session's user are settings that pg_settings does not list, nor does it list custom ones: names are those that clients
+// have been seen to set.
+const auditSQL = `SELECT 's' AS k, name AS n, pg_catalog.current_setting(name) AS v FROM pg_catalog.pg_settings` +
+	` WHERE source OPERATOR(pg_catalog.=) 'session'` +
+	` UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role')` +
+	` WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'` +
+	` UNION ALL SELECT 's', 'session_authorization', SESSION_USER::pg_catalog.text` +
+	` WHERE SESSION_USER OPERATOR(pg_catalog.<>) %user%` +
+	` UNION ALL SELECT 't', '', pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.pg_depend` +
+	` WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass` +
+	` AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()` +
+	` AND refobjid OPERATOR(pg_catalog.<>) 0 HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0` +
+	` UNION ALL SELECT 'a', '', pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.pg_locks` +
+	` WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()` +
+	` HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0` +
+	` UNION ALL SELECT 'l', c, '' FROM pg_catalog.pg_listening_channels() AS l(c)` +
+	` UNION ALL SELECT 'c', name, '' FROM pg_catalog.pg_cursors WHERE is_holdable` +
+	` UNION ALL SELECT 'p', name, '' FROM pg_catalog.pg_prepared_statements WHERE from_sql`
+
+// AuditSQL returns the query whose rows DecodeAudit reads, for a connection that was logged in as user. custom are the
+// names of custom settings to ask for.
+func AuditSQL(user string, custom []string) []byte {
+	literal := string(appendText(nil, user)) + "::pg_catalog.name"
+	sql := []byte(strings.Replace(auditSQL, "%user%", literal, 1))
+	for _, name := range custom {
+		quoted := string(appendText(nil, name))
+		sql = append(sql, " UNION ALL SELECT 's', "+quoted+", pg_catalog.current_setting("+quoted+", true)"+
+			" WHERE pg_catalog.current_setting("+quoted+", true) OPERATOR(pg_catalog.<>) ''"...)
+	}
+	return sql
+}
+
+// DecodeAudit reads the DataRow messages, with their headers, of an answer to AuditSQL. ok is false when they are not.
+func DecodeAudit(rows []byte) (a Audit, ok bool) {
+	for len(rows) > 0 {
+		if len(rows) < 7 || rows[0] != 'D' {
+			return a, false
+		}
+		size := 1 + int(binary.BigEndian.Uint32(rows[1:]))
+		if size < 7 || size > len(rows) {
+			return a, false
+		}
+		columns, ok := decodeRow(rows[5:size])
+		if !ok || len(columns) != 3 {
+			return a, false
+		}
+		a.add(columns[0], columns[1], columns[2])
+		rows = rows[size:]
+	}
+	return a, true
+}
+
+func (a *Audit) add(kind, name, value string) {
+	switch kind {
+	case "s":
+		a.Settings = append(a.Settings, Setting{Name: name, Value: value})
+	case "t":
+		a.Temp = atLeastOne(value)
+	case "a":
+		a.Locks = atLeastOne(value)
+	case "l":
+		a.Channels = append(a.Channels, name)
+	case "c":
+		a.Cursors = append(a.Cursors, name)
+	case "p":
+		a.Prepared = append(a.Prepared, name)
+	}
+}
+
+// atLeastOne reads a count that is sent only when it is not 0.
+func atLeastOne(s string) int {
+	n := 0
+	for _, c := range s {
+		n = n*10 + int(c-'0')
+	}
+	return max(n, 1)
+}
+
+func decodeRow(body []byte) (columns []string, ok bool) {
+	n := int(binary.BigEndian.Uint16(body))
+	body = body[2:]
+	for range n {
+		if len(body) < 4 {
+			return nil, false
+		}
+		size := int(int32(binary.BigEndian.Uint32(body)))
+		body = body[4:]
+		if size > len(body) {
+			return nil, false
+		}
+		if size < 0 {
+			columns = append(columns, "")
+			continue
+		}
+		columns = append(columns, string(body[:size]))
+		body = body[size:]
+	}
+	return columns, len(body) == 0
+}
+
+// Pins says what keeps a session on its server: a kind of a small fixed set, and the names that belong to it; "" if
+// nothing does. Settings do not: they can be set on any server.
+func (a *Audit) Pins() (kind, names string) {
+	switch {
+	case a.Temp > 0:
+		return "temporary object", ""
+	case a.Locks > 0:
+		return "advisory lock", ""
+	case len(a.Cursors) > 0:
+		return "cursor WITH HOLD", quoteNames(a.Cursors)
+	case len(a.Prepared) > 0:
+		return "PREPARE", quoteNames(a.Prepared)
+	case len(a.Channels) > 0:
+		return "LISTEN", quoteNames(a.Channels)
+	}
+	return "", ""
+}
+
+func quoteNames(names []string) string {
+	slices.Sort(names)
+	return `"` + strings.Join(names, `", "`) + `"`
+}
