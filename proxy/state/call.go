@@ -5,32 +5,56 @@ import "bytes"
 // call is a function call with an effect.
 type call struct {
 	effect    Effect
-	function  span // the name, without a schema
-	arguments int  // where they begin, behind the parenthesis
+	function  []byte // its name as it is written, without a schema
+	arguments []byte // the text from behind the parenthesis on
+}
+
+// callee is the name before a parenthesis.
+type callee struct {
+	name, schema passed // schema is what stands before the last dot; its token is end if there is no dot
+	behind       passed // what stands before it all
 }
 
 // parenthesis looks at an opening parenthesis: behind a name it may be a call.
 func (s *scanner) parenthesis() {
-	if s.prev != word && s.prev != quoted || s.verb == VerbNone || s.at.from == s.verbStart || s.namesNoFunction() {
+	name := s.back(1)
+	if name.token != word && name.token != quoted || name.from == s.verbStart || s.verb == VerbNone {
 		return
 	}
-	effect := s.functionEffect()
+	c := s.callee()
+	if s.namesNoFunction(c) {
+		return
+	}
+	effect := s.functionEffect(c)
 	if effect == 0 {
 		return
 	}
-	if effect == Set && s.isLocal() {
+	if effect == Set && isLocal(s.src[s.pos:], s.escapes) {
 		effect = SetLocal
 	}
 	s.effects |= effect
 	if s.calls != nil {
-		*s.calls = append(*s.calls, call{effect: effect, function: s.at, arguments: s.pos})
+		*s.calls = append(*s.calls, call{effect, s.text(c.name), s.src[s.pos:]})
 	}
+}
+
+// callee goes back over the parts of a name. One with more parts than any function's can have is left half-way, at a dot.
+func (s *scanner) callee() callee {
+	c := callee{name: s.back(1)}
+	n := uint(2)
+	for ; n < 7 && s.back(n).token == '.'; n += 2 {
+		if n == 2 {
+			c.schema = s.back(3)
+		}
+	}
+	c.behind = s.back(n)
+	return c
 }
 
 // namesNoFunction tells whether the name before the parenthesis stands where no function can: a type behind ::, an
 // alias behind ), the table of INSERT INTO t (...), the query of WITH t (...).
-func (s *scanner) namesNoFunction() bool {
-	switch s.behind {
+func (s *scanner) namesNoFunction(c callee) bool {
+	switch c.behind.token {
 	case ')', cast:
 		return true
 	case word:
@@ -38,15 +62,15 @@ func (s *scanner) namesNoFunction() bool {
 		return false
 	}
 	var buffer, nameBuffer [maxNameLength]byte
-	behind := foldInto(&buffer, s.span(s.behindAt))
+	behind := foldInto(&buffer, s.text(c.behind))
 	switch string(behind) {
 	case "into", "as", "with", "recursive", "table", "copy", "exists", "tablesample":
 		return true
 	}
-	if s.qualified || s.prev == quoted {
+	if c.schema.token != end || c.name.token == quoted {
 		return false
 	}
-	switch string(foldInto(&nameBuffer, s.span(s.at))) {
+	switch string(foldInto(&nameBuffer, s.text(c.name))) {
 	case "conflict":
 		return string(behind) == "on"
 	case "by":
@@ -63,18 +87,18 @@ func (s *scanner) namesNoFunction() bool {
 	return false
 }
 
-// functionEffect is the effect of calling the name at hand.
-func (s *scanner) functionEffect() Effect {
-	if s.qualified {
-		switch schema := s.span(s.qualifier); {
+// functionEffect is the effect of a call.
+func (s *scanner) functionEffect(c callee) Effect {
+	if c.schema.token != end {
+		switch schema := s.text(c.schema); {
 		case isSchema(schema, "information_schema"):
 			return 0 // its functions only compute
 		case !isSchema(schema, "pg_catalog"):
 			return Function
 		}
 	}
-	name := s.span(s.at)
-	if s.prev == quoted {
+	name := s.text(c.name)
+	if c.name.token == quoted {
 		inner := unquoted(name)
 		if inner == nil || syntaxWord(inner) {
 			return Function // what is a keyword without its quotes is a function with them
@@ -106,8 +130,8 @@ func unquoted(identifier []byte) []byte {
 
 // isLocal looks at the arguments of set_config, from behind the parenthesis: the setting ends with the transaction only if
 // the third one is the word true.
-func (s *scanner) isLocal() bool {
-	arguments, count := readArguments(s.src[s.pos:], s.escapes)
+func isLocal(sql []byte, escapes bool) bool {
+	arguments, count := readArguments(sql, escapes)
 	return count == len(arguments) && equalFold(arguments[2], "true")
 }
 

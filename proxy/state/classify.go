@@ -51,6 +51,17 @@ func classify(sql []byte, escapes bool) (statement Statement, doubtful, wellForm
 	return statement, s.doubtful, !s.malformed
 }
 
+// reading chooses how to read a text in detail: whether backslashes escape in its string constants, and whether it could
+// be meant either way.
+func reading(sql []byte) (escapes, ambiguous bool) {
+	_, doubtful, wellFormed := classify(sql, false)
+	if !doubtful {
+		return false, false
+	}
+	_, _, otherWellFormed := classify(sql, true)
+	return otherWellFormed && !wellFormed, otherWellFormed && wellFormed
+}
+
 // Ping tells whether a text has nothing in it but blanks, comments and semicolons, so that PostgreSQL would answer
 // EmptyQueryResponse and nothing else.
 func Ping(sql []byte) bool {

@@ -113,14 +113,8 @@ const (
 // Has tells whether any of the given effects is in the set.
 func (e Effect) Has(any Effect) bool { return e&any != 0 }
 
-const (
-	pinning    = Set | Reset | Temp | Listen | AdvisoryLock | HoldCursor | Prepare | SequenceRead | Seed | Load | Opaque
-	suspicious = Execute | Call | Do | Function | Unknown
-	endless    = Seed | Load | Opaque
-)
-
-// Pins tells whether a session may not leave its server after a text with these effects has run, because the server now
-// holds something that belongs to the client, and names that for a person to read. Reason gives a longer name.
+// Pins tells whether a text with these effects leaves something on the server that belongs to the client, if it succeeds,
+// and names that for a person to read. Reason gives a longer name.
 //
 // Sequence does not pin: every INSERT into a table with a serial column does the same without showing it. SequenceRead
 // pins instead, since a client that asks once will ask again; the first answer is right only if the sequence was used in
@@ -154,30 +148,5 @@ func Pins(e Effect) (reason string, ok bool) {
 }
 
 // Suspicious tells whether a text with these effects may have done to the session what the text does not show, so that
-// the server has to be asked (CheckSQL) after the transaction.
-func Suspicious(e Effect) bool { return e.Has(suspicious) }
-
-// Ends returns those effects that Pins knows and that a text with effects e may have ended. What is left is known only
-// to the server: ask it (CheckSQL) before unpinning. The one exception is DISCARD ALL, which runs alone or not at all. A
-// COMMIT that turns out to be a rollback, as its tag tells, ends what Rollback ends.
-func Ends(e Effect) Effect {
-	if e.Has(DiscardAll) {
-		return pinning &^ endless
-	}
-	var ended Effect
-	for _, one := range [...]struct{ by, what Effect }{
-		{Rollback | RollbackTo, Set | Reset | Temp | Listen | HoldCursor},
-		{ResetAll | Reset | ResetUser, Set | Reset},
-		{Drop | DiscardTemp, Temp},
-		{Unlisten | UnlistenAll, Listen},
-		{AdvisoryUnlock | AdvisoryUnlockAll, AdvisoryLock},
-		{CloseCursor | CloseAll, HoldCursor},
-		{Deallocate | DeallocateAll, Prepare},
-		{DiscardSequences, SequenceRead},
-	} {
-		if e.Has(one.by) {
-			ended |= one.what
-		}
-	}
-	return ended
-}
+// the server has to be asked after the transaction.
+func Suspicious(e Effect) bool { return e.Has(Execute | Call | Do | Function | Unknown) }

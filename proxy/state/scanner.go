@@ -4,116 +4,105 @@ package state
 // say is left to clauseOf; what may stand anywhere in it is found here: calls of functions, and a few words.
 type scanner struct {
 	lexer
-	calls *[]call // where to note the calls of a statement that have an effect; nil if nobody wants to know
+	calls *[]call // where to note the calls that have an effect; nil if nobody wants to know
 
 	// The statement at hand.
 	begun     bool
-	first     int // its text is src[first:last]
-	last      int
+	first     int // where it begins; it ends with the token at hand when scan returns
 	verbStart int
 	verb      Verb // VerbNone until it is found
 	effects   Effect
+	stated    Effect // those that the verb and its clauses state; the others were found on the way
 	clause    clause
 
 	explains bool // EXPLAIN came first
 	depth    int  // of parentheses
 	body     int  // of BEGIN ATOMIC and CASE in the body of a function, which has semicolons of its own
 
-	prev      token // the token before
-	at        span  // the last name: a word or a quoted identifier
-	behind    token // what came before the name, or before the whole name if it is qualified
-	behindAt  span  // where that is, if it is a name
-	qualified bool
-	qualifier span // the part before the last
+	past   [8]passed // the last tokens; the one before the token at hand is past[(tokens-1)%8]
+	tokens uint
 
 	malformed bool // the text ends inside a string, an identifier or a comment
 }
 
-// span is a part of the text, src[from:to].
-type span struct{ from, to int }
+// passed is a token that has been passed, src[from:to].
+type passed struct {
+	token    token
+	from, to int
+}
 
-func (s *scanner) span(at span) []byte { return s.src[at.from:at.to] }
+// back returns a token before the one at hand: the first before it, the second, up to the eighth.
+func (s *scanner) back(n uint) passed { return s.past[(s.tokens-n)%8] }
+
+func (s *scanner) text(p passed) []byte { return s.src[p.from:p.to] }
 
 // scan reads the next statement that is not empty, and tells whether there was one.
 func (s *scanner) scan() bool {
-	s.begun, s.verb, s.effects, s.clause = false, VerbNone, 0, clause{}
-	s.explains, s.depth, s.body, s.prev = false, 0, 0, ';'
+	s.begun, s.verb, s.effects, s.stated, s.clause = false, VerbNone, 0, 0, clause{}
+	s.explains, s.depth, s.body = false, 0, 0
 	for {
 		t := s.next()
+		switch {
+		case t == word:
+			s.word()
+		case s.verb == VerbNone && !s.seek(t):
+			return false
+		}
 		switch t {
 		case ';':
-			if !s.begun {
-				continue
-			}
-			if s.depth == 0 && s.body == 0 {
+			if s.begun && s.depth == 0 && s.body == 0 {
 				return s.finish()
 			}
 		case end:
-			return s.begun && s.finish()
-		case word:
-			s.named(word)
-			s.word()
+			return s.finish()
 		case quoted:
-			s.named(quoted)
-			s.seek(quoted)
 			s.identifier()
 		case '(':
-			s.seek(t)
 			s.depth++
 			s.parenthesis()
 		case ')':
-			s.seek(t)
 			s.depth = max(0, s.depth-1)
 		case broken:
 			s.malformed = true
-			s.seek(t)
 			s.effects |= Unknown
-		default:
-			s.seek(t)
 		}
-		s.prev = t
-		s.last = s.pos
+		s.past[s.tokens%8] = passed{t, s.start, s.pos}
+		s.tokens++
 	}
 }
 
 // finish ends a statement with what its clauses say.
 func (s *scanner) finish() bool {
-	if s.verb == VerbNone {
-		s.effects |= Unknown // EXPLAIN or a parenthesis, and nothing behind it
-		s.verb = VerbUnknown
-	}
-	s.clause = clauseOf(s.verb, s.src[s.verbStart:s.last], s.escapes)
+	s.clause = clauseOf(s.verb, s.src[s.verbStart:s.start], s.escapes)
 	if s.verb == VerbPrepare {
 		s.effects &= Unknown // what is prepared does not run
 	}
-	s.effects |= s.clause.effect
+	s.stated |= s.clause.effect
+	s.effects |= s.stated
 	return true
 }
 
-// named moves the names on: the token is a part of one.
-func (s *scanner) named(t token) {
-	if s.prev == '.' {
-		s.qualified = true
-		s.qualifier = s.at
-	} else {
-		s.qualified = false
-		s.behind = s.prev
-		s.behindAt = s.at
+// seek looks at a token that cannot be a verb while there is none: before the verb only parentheses may stand, and the
+// options of EXPLAIN. It tells whether the text goes on.
+func (s *scanner) seek(t token) bool {
+	if !s.begun {
+		if t == end || t == ';' {
+			return t != end
+		}
+		s.begin()
 	}
-	s.at = span{s.start, s.pos}
+	if t != '(' && !(s.explains && s.depth > 0 && t != end) {
+		s.verb = VerbUnknown
+		s.effects |= Unknown
+	}
+	return true
 }
 
-// seek looks at a token that cannot be a verb. Before the verb only parentheses may stand, and the options of EXPLAIN.
-func (s *scanner) seek(t token) {
+func (s *scanner) begin() {
 	if !s.begun {
 		s.begun = true
 		s.first, s.verbStart = s.start, s.start
 	}
-	if s.verb != VerbNone || t == '(' || s.explains && s.depth > 0 {
-		return
-	}
-	s.verb = VerbUnknown
-	s.effects |= Unknown
 }
 
 // word looks at a word: as the verb, or as one of those that matter wherever they stand.
@@ -131,10 +120,7 @@ func (s *scanner) word() {
 }
 
 func (s *scanner) seekVerb() {
-	if !s.begun {
-		s.begun = true
-		s.first = s.start
-	}
+	s.begin()
 	var buffer [maxNameLength]byte
 	verb, effects := verbOf(foldInto(&buffer, s.bytes()))
 	if s.explains {
@@ -148,6 +134,7 @@ func (s *scanner) seekVerb() {
 		return
 	}
 	s.verb, s.verbStart = verb, s.start
+	s.stated = effects
 	s.effects |= effects
 }
 
@@ -156,6 +143,7 @@ func (s *scanner) seekVerb() {
 func (s *scanner) noteworthy() {
 	w := s.bytes()
 	switch len(w) {
+	case 1, 2, 3:
 	case 4:
 		switch {
 		case equalFold(w, "into"):
@@ -177,8 +165,10 @@ func (s *scanner) noteworthy() {
 		if equalFold(w, "temporary") {
 			s.selectIntoTemp()
 		}
+		s.relation(w)
+	default:
+		s.relation(w)
 	}
-	s.relation(w)
 }
 
 // selectIntoTemp notes the temporary table of SELECT ... INTO TEMP. CREATE TEMP is read by its grammar.
@@ -233,9 +223,10 @@ func (s *scanner) createsRoutine() bool {
 	return r.is("function") || r.is("procedure")
 }
 
-// follows tells whether the name at hand comes behind a word.
+// follows tells whether the token before is a keyword.
 func (s *scanner) follows(keyword string) bool {
-	return s.behind == word && equalFold(s.span(s.behindAt), keyword)
+	before := s.back(1)
+	return before.token == word && equalFold(s.text(before), keyword)
 }
 
 // foldInto lower-cases a name. One that is longer than PostgreSQL's names becomes the empty name, which nothing has.
