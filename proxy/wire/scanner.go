@@ -48,20 +48,25 @@ func (s *Scanner) Next(buf []byte) (Piece, error) {
 	if s.left > 0 {
 		return s.rest(buf), nil
 	}
-	if len(buf) < headerSize {
+	if len(buf) == 0 {
 		return Piece{}, nil
 	}
 	p := Piece{Type: buf[0], Class: s.classes.class[buf[0]], Start: true}
-	size, err := s.size(p.Type, p.Class, buf)
-	if err != nil {
-		return Piece{}, err
+	if p.Class == Unknown {
+		return Piece{}, &ProtocolError{Text: fmt.Sprintf("invalid frontend message type %d", p.Type)}
+	}
+	if len(buf) < headerSize {
+		return Piece{}, nil
+	}
+	size, ok := s.size(p.Type, buf)
+	if !ok {
+		return Piece{}, &ProtocolError{Text: "invalid message length"}
 	}
 	p.Size = size
 	switch {
 	case p.Class == Pass:
-		p.Data, err = s.run(buf, size)
+		p.Data = s.run(buf, size)
 		p.End = s.left == 0
-		return p, err
 	case size <= len(buf):
 		p.Data, p.End = buf[:size], true
 	case p.Class == Whole && size <= s.limit:
@@ -82,17 +87,12 @@ func (s *Scanner) rest(buf []byte) Piece {
 	return Piece{Data: buf[:n], Class: Pass, End: s.left == 0}
 }
 
-// run extends a message of class Pass over those that follow it.
-func (s *Scanner) run(buf []byte, size int) ([]byte, error) {
-	end := size
-	for end <= len(buf)-headerSize {
-		t := buf[end]
-		if s.classes.class[t] != Pass {
+// run extends a message of class Pass over those that follow it, up to one that is not in order.
+func (s *Scanner) run(buf []byte, end int) []byte {
+	for end <= len(buf)-headerSize && s.classes.class[buf[end]] == Pass {
+		next, ok := s.size(buf[end], buf[end:])
+		if !ok {
 			break
-		}
-		next, err := s.size(t, Pass, buf[end:])
-		if err != nil {
-			return nil, err
 		}
 		end += next
 	}
@@ -100,21 +100,11 @@ func (s *Scanner) run(buf []byte, size int) ([]byte, error) {
 		s.left = end - len(buf)
 		end = len(buf)
 	}
-	return buf[:end], nil
+	return buf[:end]
 }
 
-// size returns a message's whole size after checking it, as an unsigned number, against what the type allows.
-func (s *Scanner) size(t byte, class Class, header []byte) (int, error) {
+// size returns a message's whole size, and whether its length, as an unsigned number, is one that the type allows.
+func (s *Scanner) size(t byte, header []byte) (int, bool) {
 	length := binary.BigEndian.Uint32(header[1:])
-	if class == Unknown {
-		return 0, &ProtocolError{Text: fmt.Sprintf("invalid frontend message type %d", t)}
-	}
-	limit := uint32(smallMessage)
-	if s.classes.large[t] {
-		limit = largeMessage
-	}
-	if length < 4 || length > limit {
-		return 0, &ProtocolError{Text: "invalid message length"}
-	}
-	return int(length) + 1, nil
+	return int(length) + 1, length >= 4 && length <= s.classes.limit[t]
 }

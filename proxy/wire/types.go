@@ -63,19 +63,20 @@ const (
 // Classes describes one direction of a connection: what each message type is and how long it may be.
 type Classes struct {
 	class [256]Class
-	large [256]bool // may be longer than smallMessage
+	limit [256]uint32 // of the length word, which counts itself but not the type byte
 }
 
 const (
 	headerSize   = 5          // type byte and length word
 	smallMessage = 10_000     // PQ_SMALL_MESSAGE_LIMIT of the server
-	largeMessage = 0x3fffffff // MaxAllocSize, PQ_LARGE_MESSAGE_LIMIT of the server
+	largeMessage = 0x3ffffffe // PQ_LARGE_MESSAGE_LIMIT of the server
+	largeReply   = 0x7fffffff // a row of 1 GB with its header is longer than what the server takes
 )
 
-func (c *Classes) set(class Class, large bool, types ...byte) {
+func (c *Classes) set(class Class, limit uint32, types ...byte) {
 	for _, t := range types {
 		c.class[t] = class
-		c.large[t] = large
+		c.limit[t] = limit
 	}
 }
 
@@ -83,24 +84,23 @@ func (c *Classes) set(class Class, large bool, types ...byte) {
 // SocketBackend, so that what it would refuse is refused here.
 func FromClient() *Classes {
 	c := new(Classes)
-	c.set(Whole, true, Query, Parse)
-	c.set(Cut, true, Bind)
-	c.set(Note, true, FunctionCall)
-	c.set(Whole, false, Describe, Close)
-	c.set(Note, false, Execute, Sync, Flush, Terminate, CopyDone)
-	c.set(Note, true, CopyFail) // CopyFail has a message text, which the server bounds as a small one; be lenient
-	c.set(Pass, true, CopyData)
+	c.set(Whole, largeMessage, Query, Parse)
+	c.set(Cut, largeMessage, Bind)
+	c.set(Note, largeMessage, FunctionCall)
+	c.set(Whole, smallMessage, Describe, Close)
+	c.set(Note, smallMessage, Execute, Sync, Flush, Terminate, CopyDone, CopyFail)
+	c.set(Pass, largeMessage, CopyData)
 	return c
 }
 
 // FromServer returns the classes of what a server sends after authentication.
 func FromServer() *Classes {
 	c := new(Classes)
-	c.set(Pass, true, DataRow, CopyData)
-	c.set(Note, true, RowDescription, ParameterDescription, NoticeResponse, NotificationResponse,
+	c.set(Pass, largeReply, DataRow, CopyData)
+	c.set(Note, largeReply, RowDescription, ParameterDescription, NoticeResponse, NotificationResponse,
 		FunctionCallResponse, CopyInResponse, CopyOutResponse, CopyBothResponse)
-	c.set(Note, false, ParseComplete, BindComplete, CloseComplete, NoData, EmptyQueryResponse, PortalSuspended, CopyDone)
-	c.set(Whole, true, ErrorResponse, ParameterStatus, CommandComplete, BackendKeyData)
-	c.set(Whole, false, ReadyForQuery)
+	c.set(Note, smallMessage, ParseComplete, BindComplete, CloseComplete, NoData, EmptyQueryResponse, PortalSuspended, CopyDone)
+	c.set(Whole, largeReply, ErrorResponse, ParameterStatus, CommandComplete, BackendKeyData)
+	c.set(Whole, smallMessage, ReadyForQuery)
 	return c
 }
