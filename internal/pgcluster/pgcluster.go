@@ -88,11 +88,17 @@ func prepare(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := filepath.Abs(cfg.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("resolve directory: %w", err)
+	if cfg.Installation, err = who.reachable(ctx, cfg.Installation); err != nil {
+		return nil, err
 	}
-	cfg.Dir = dir
+	for _, dir := range []*string{&cfg.Dir, &cfg.Templates} {
+		if *dir == "" {
+			continue
+		}
+		if *dir, err = filepath.Abs(*dir); err != nil {
+			return nil, fmt.Errorf("resolve directory: %w", err)
+		}
+	}
 	port, err := reservePort(ctx)
 	if err != nil {
 		return nil, err

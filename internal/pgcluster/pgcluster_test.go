@@ -118,6 +118,32 @@ func TestCreate_templateIsMadeOnceAndCopied(t *testing.T) {
 	require.Len(t, made, 1)
 }
 
+func TestCreate_installationWhereOnlyRootCanGo(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root runs servers as another user")
+	}
+	inst := newest(t)
+	if strings.HasPrefix(inst.Bin, "/usr/lib/") {
+		t.Skip("no installation of one piece was found: run `make deps`")
+	}
+	private := filepath.Join(t.TempDir(), "private")
+	require.NoError(t, os.Mkdir(private, 0o700))
+	prefix, err := filepath.EvalSymlinks(filepath.Dir(inst.Bin))
+	require.NoError(t, err)
+	out, err := exec.Command("cp", "-a", prefix, filepath.Join(private, "pg")).CombinedOutput()
+	require.NoError(t, err, string(out))
+	inst.Bin = filepath.Join(private, "pg", "bin")
+
+	c, err := pgcluster.Create(t.Context(), pgcluster.Config{Installation: inst, Dir: filepath.Join(private, "c")})
+	require.NoError(t, err)
+	require.NoError(t, c.Start(t.Context()))
+	require.NoError(t, c.Close())
+	copied := filepath.Dir(c.Installation().Bin)
+	require.NotEqual(t, filepath.Dir(inst.Bin), copied)
+	require.NoError(t, os.RemoveAll(copied))
+	require.NoError(t, os.Remove(copied+".lock"))
+}
+
 func TestStart_failureShowsTheLog(t *testing.T) {
 	c, err := pgcluster.Create(t.Context(), pgcluster.Config{
 		Installation: newest(t),
