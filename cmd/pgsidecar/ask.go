@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"pgsidecar/internal/admin"
@@ -144,13 +144,22 @@ func printStatus(w io.Writer, s *admin.Status) {
 	if len(s.Pools) == 0 {
 		return
 	}
-	columns := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(columns, "\nDATABASE\tUSER\tIDLE\tACTIVE\tDIALING\tCLOSING\tWAITING\tOLDEST WAIT\tTRANSACTIONS")
-	for _, p := range s.Pools {
-		fmt.Fprintf(columns, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.3f s\t%d\n", printable(p.Database), printable(p.User),
-			p.Servers.Idle, p.Servers.Active, p.Servers.Dialing, p.Servers.Closing, p.Waiting, p.OldestWait, p.Transactions)
+	fmt.Fprintln(w)
+	printTable(w, poolRows(s.Pools))
+}
+
+// poolRows returns the table of pools, its head first.
+func poolRows(pools []admin.Pool) [][]string {
+	rows := make([][]string, 0, 1+len(pools))
+	rows = append(rows, []string{"DATABASE", "USER", "IDLE", "ACTIVE", "DIALING", "CLOSING", "WAITING", "OLDEST WAIT", "TRANSACTIONS"})
+	for _, p := range pools {
+		rows = append(rows, []string{
+			printable(p.Database), printable(p.User),
+			strconv.Itoa(p.Servers.Idle), strconv.Itoa(p.Servers.Active), strconv.Itoa(p.Servers.Dialing), strconv.Itoa(p.Servers.Closing),
+			strconv.Itoa(p.Waiting), fmt.Sprintf("%.3f s", p.OldestWait), strconv.FormatUint(p.Transactions, 10),
+		})
 	}
-	columns.Flush()
+	return rows
 }
 
 // printable keeps a name that a client has chosen from steering the terminal.

@@ -108,12 +108,10 @@ func (c *client) ask(ctx context.Context, method, path string) (int, []byte, err
 
 // reason returns the part of a client's error that says something new.
 func reason(err error) error {
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) {
+	if urlErr, ok := errors.AsType[*url.Error](err); ok {
 		err = urlErr.Err
 	}
-	var sysErr *os.SyscallError
-	if errors.As(err, &sysErr) {
+	if sysErr, ok := errors.AsType[*os.SyscallError](err); ok {
 		return sysErr.Err
 	}
 	return err

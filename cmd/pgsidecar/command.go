@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"pgsidecar/internal/config"
 )
@@ -74,12 +72,15 @@ func run(ctx context.Context, in invocation) int {
 // dispatch finds the subcommand and runs it. Without one, flags are those of run.
 func dispatch(ctx context.Context, in invocation) error {
 	name := "run"
-	if len(in.args) > 0 && !strings.HasPrefix(in.args[0], "-") {
-		name, in.args = in.args[0], in.args[1:]
-	} else if len(in.args) > 0 && isHelp(in.args[0]) {
-		name, in.args = "help", nil
-	} else if len(in.args) > 0 && (in.args[0] == "--version" || in.args[0] == "-version") {
-		name, in.args = "version", nil
+	if len(in.args) > 0 {
+		switch first := in.args[0]; {
+		case !strings.HasPrefix(first, "-"):
+			name, in.args = first, in.args[1:]
+		case isHelp(first):
+			name, in.args = "help", nil
+		case first == "--version" || first == "-version":
+			name, in.args = "version", nil
+		}
 	}
 	if name == "help" {
 		return help(in)
@@ -129,15 +130,14 @@ func (c command) execute(ctx context.Context, in invocation) error {
 // help writes the help of one command.
 func (c command) help(w io.Writer, flags *flag.FlagSet) {
 	fmt.Fprintf(w, "Usage: pgsidecar %s [flags]\n\n%s\n", c.name, strings.TrimSpace(c.usage))
-	var table bytes.Buffer
-	columns := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	flags.VisitAll(func(f *flag.Flag) {
 		value, text := flag.UnquoteUsage(f)
-		fmt.Fprintf(columns, "  --%s\t%s\n", strings.TrimSpace(f.Name+" "+value), text)
+		rows = append(rows, []string{"  --" + strings.TrimSpace(f.Name+" "+value), text})
 	})
-	columns.Flush()
-	if table.Len() > 0 {
-		fmt.Fprintf(w, "\nFlags:\n%s", table.String())
+	if len(rows) > 0 {
+		fmt.Fprint(w, "\nFlags:\n")
+		printTable(w, rows)
 	}
 }
 
@@ -155,14 +155,14 @@ func help(in invocation) error {
 	}
 	fmt.Fprint(in.stdout, "pgsidecar pools the PostgreSQL connections of the application beside it.\n\n"+
 		"Usage: pgsidecar [command] [flags]\n\nCommands:\n")
-	columns := tabwriter.NewWriter(in.stdout, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	for _, c := range commands() {
-		fmt.Fprintf(columns, "  %s\t%s\n", c.name, c.summary)
+		rows = append(rows, []string{"  " + c.name, c.summary})
 	}
-	columns.Flush()
+	printTable(in.stdout, rows)
 	fmt.Fprint(in.stdout, `
 Examples:
-  DATABASE_URL=postgres://app:secret@db:5432/app pgsidecar
+  DATABASE_URL=postgres://app@db:5432/app pgsidecar
       Listens on 127.0.0.1:6432 for clients and on 127.0.0.1:6433 for HTTP.
   pgsidecar run --config /etc/pgsidecar.yaml
   pgsidecar run --help

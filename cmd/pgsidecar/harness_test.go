@@ -107,9 +107,7 @@ func (b *buffer) String() string {
 // start runs the program with the fake and the configuration until the test ends it.
 func start(t *testing.T, open opener, content string, environ ...string) *running {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pgs") // Short, for the sockets in it.
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	dir := t.TempDir() // Names of tests are kept short enough for the sockets in it.
 	r := &running{
 		t: t, signals: make(chan os.Signal), code: make(chan int, 1), stderr: new(buffer),
 		socket: filepath.Join(dir, "http"), file: filepath.Join(dir, "pgsidecar.yaml"),

@@ -119,7 +119,7 @@ func TestRun_addressTaken_saysWhichKeyToSet(t *testing.T) {
 
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer taken.Close()
+	defer func() { require.NoError(t, taken.Close()) }()
 	r = start(t, newFake().open, "", "PGSIDECAR_HTTP_LISTEN="+taken.Addr().String())
 	r.end(exitFailure)
 	require.Contains(t, r.stderr.String(), "address already in use; set http.listen to another address")

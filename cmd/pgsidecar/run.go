@@ -26,7 +26,7 @@ PGSIDECAR_POOL_MAX_CONNECTIONS; variables come before the file. DATABASE_URL and
 configs/reference.yaml lists all of them.
 
 Examples:
-  DATABASE_URL=postgres://app:secret@db:5432/app pgsidecar
+  DATABASE_URL=postgres://app@db:5432/app pgsidecar
   pgsidecar run --config /etc/pgsidecar.yaml`,
 		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
 			file := configFlag(flags)

@@ -78,7 +78,7 @@ func wireAuth(c config.Config, upstream *pgconn.Config, log *slog.Logger) (auth.
 		Upstream: auth.Identity{User: upstream.User, Password: upstream.Password},
 	}
 	if file := c.Upstream.PasswordFile; file != "" {
-		content, err := os.ReadFile(file)
+		content, err := os.ReadFile(file) //nolint:gosec // The name is the operator's own.
 		if err != nil {
 			return a, fmt.Errorf("upstream.password_file: %w", err)
 		}
