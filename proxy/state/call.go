@@ -11,7 +11,7 @@ type call struct {
 
 // callee is the name before a parenthesis.
 type callee struct {
-	name, schema passed // schema is what stands before the last dot; its token is end if there is no dot
+	name, schema passed // schema is what stands before the last dot, the zero value if there is no dot
 	behind       passed // what stands before it all
 }
 
@@ -64,10 +64,10 @@ func (s *scanner) namesNoFunction(c callee) bool {
 	var buffer, nameBuffer [maxNameLength]byte
 	behind := foldInto(&buffer, s.text(c.behind))
 	switch string(behind) {
-	case "into", "as", "with", "recursive", "table", "copy", "exists", "tablesample":
+	case "into", "as", "with", "recursive", "table", "copy", "exists", "execute", "tablesample":
 		return true
 	}
-	if c.schema.token != end || c.name.token == quoted {
+	if c.schema.token != 0 || c.name.token == quoted {
 		return false
 	}
 	switch string(foldInto(&nameBuffer, s.text(c.name))) {
@@ -89,7 +89,7 @@ func (s *scanner) namesNoFunction(c callee) bool {
 
 // functionEffect is the effect of a call.
 func (s *scanner) functionEffect(c callee) Effect {
-	if c.schema.token != end {
+	if c.schema.token != 0 {
 		switch schema := s.text(c.schema); {
 		case isSchema(schema, "information_schema"):
 			return 0 // its functions only compute

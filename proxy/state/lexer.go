@@ -6,7 +6,7 @@ import "bytes"
 type token byte
 
 const (
-	end    token = 0    // the text is over
+	end    token = 'z'  // the text is over
 	word   token = 'a'  // a keyword or an identifier without quotes
 	quoted token = '"'  // "identifier" or U&"identifier"
 	text   token = '\'' // a string constant of any kind, dollar-quoted ones too
