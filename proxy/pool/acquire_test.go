@@ -221,6 +221,21 @@ func TestMove_connectionDies_waiterKeepsItsPlace(t *testing.T) {
 	})
 }
 
+func TestMove_connectionIsBreaking_waiterNeedNotWaitForItsEnd(t *testing.T) {
+	inWorld(t, Config{Loops: 2, MaxConnections: 2}, func(t *testing.T, w *world) {
+		p := w.target.Pool("db", "user")
+		w.idle(p, 1)
+		s := w.session(9, 1)
+		s.acquire(p)
+		w.conns[0].slot.Closing()
+		w.target.running.Wait()
+		w.loops[1].runAll()
+		require.NotNil(t, s.conn)
+		require.Equal(t, 1, s.conn.id)
+		w.conns[0].close()
+	})
+}
+
 func TestMove_connectionDiesWhileAnotherBecomesIdle_waiterGetsThat(t *testing.T) {
 	inWorld(t, Config{Loops: 2}, func(t *testing.T, w *world) {
 		p := w.target.Pool("db", "user")

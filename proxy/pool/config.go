@@ -16,7 +16,7 @@ type Config struct {
 
 	IdleTimeout time.Duration // an unused connection above MinConnections is closed after this. Default 10 minutes.
 	MaxLifetime time.Duration // a connection's age; each one has its own limit between 0.9 and 1.0 of it. Default 1 hour.
-	Hold        time.Duration // how long waiters outlast failing dials when there is no connection at all. Default 10 seconds.
+	Hold        time.Duration // how long waiters outlast failing dials that nothing but a dial can help. Default 10 seconds.
 
 	DialTimeout  time.Duration // one attempt, login included. Default 15 seconds.
 	DialParallel int           // attempts at the same time in one pool. Default 2.

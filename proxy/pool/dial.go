@@ -139,7 +139,7 @@ type failure struct {
 	at       int64         // when that was known
 	delay    time.Duration // ceiling of the wait before the next
 	retryAt  int64         // when that may begin
-	deadline int64         // when Hold ends for those who wait, if the pool has no connection
+	deadline int64         // when Hold ends for those who depend on a dial
 	spent    bool          // Hold has passed once: the next failure ends the wait of whoever has come since
 }
 
@@ -172,15 +172,20 @@ func (p *Pool) failed(d *dial, err error) {
 	}
 	now := t.now()
 	p.failure.add(p, d, err, now)
-	if p.live > 0 {
-		return // Those who wait will be served by what there is.
-	}
 	switch f := &p.failure; {
-	case severity(err) == fatal:
+	case severity(err) == fatal && p.live == 0:
 		p.refuseAll(shared, err)
-	case f.spent || now >= f.deadline:
+	case severity(err) != fatal && (f.spent || now >= f.deadline):
 		p.unavailable()
 	}
+}
+
+// dependents counts the waiters that nothing but a dial can help. The others will be served by what there is.
+func (p *Pool) dependents() int {
+	if p.live > 0 {
+		return p.waiting[private].n
+	}
+	return p.waiters()
 }
 
 // add notes a failure. Attempts that were in flight together count once.
@@ -198,16 +203,23 @@ func (f *failure) add(p *Pool, d *dial, err error, now int64) {
 	f.err, f.at = err, now
 }
 
-// welcome gives a new waiter Hold of its own when that of its predecessors has passed.
+// welcome gives a new waiter Hold of its own when that of its predecessors has passed. After a while without attempts,
+// nothing is known any more.
 func (f *failure) welcome(p *Pool, now int64) {
-	if f.err == nil || p.waiters() > 0 || now < f.deadline {
+	if f.err == nil || p.dependents() > 0 {
 		return
 	}
-	f.deadline, f.spent = now+int64(max(p.target.config.Hold, 0)), true
-	p.target.alarm(f.deadline)
+	t := p.target
+	switch c := &t.config; {
+	case now-f.at >= int64(max(c.Hold, c.BackoffMax)):
+		*f = failure{}
+	case now >= f.deadline:
+		f.deadline, f.spent = now+int64(max(c.Hold, 0)), true
+		t.alarm(f.deadline)
+	}
 }
 
-// bereave begins Hold when the pool has lost its last connection: until then nobody depended on dials.
+// bereave begins Hold anew when the pool has lost its last connection, as all depend on dials from now on.
 func (f *failure) bereave(p *Pool) {
 	if f.err == nil {
 		return
@@ -217,11 +229,13 @@ func (f *failure) bereave(p *Pool) {
 	t.alarm(f.deadline)
 }
 
-// unavailable refuses all waiters, as Hold has passed.
+// unavailable refuses all who depend on a dial, as Hold has passed.
 func (p *Pool) unavailable() {
 	err := fmt.Errorf("%w: %w", ErrUnavailable, p.failure.err)
-	p.refuseAll(shared, err)
 	p.refuseAll(private, err)
+	if p.live == 0 {
+		p.refuseAll(shared, err)
+	}
 }
 
 func (p *Pool) refuseAll(kind demand, err error) {

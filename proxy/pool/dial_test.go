@@ -188,21 +188,44 @@ func TestDial_unreachableAfterHold_newWaiterGetsAFreshAttempt(t *testing.T) {
 	inWorld(t, Config{Hold: 3 * time.Second}, func(t *testing.T, w *world) {
 		p := w.target.Pool("db", "user")
 		w.answer(fails(errRefused))
-		w.session(1, 0).acquire(p)
-		w.pass(20 * time.Second)
+		s := w.session(1, 0)
+		s.acquire(p)
+		w.pass(3 * time.Second)
+		require.ErrorIs(t, s.err, ErrUnavailable)
 		before := w.dialled()
-		w.pass(time.Minute)
-		require.Equal(t, before, w.dialled(), "nobody waits")
-		s := w.session(2, 0)
 		s.acquire(p)
 		w.settle()
-		require.Equal(t, before+1, w.dialled())
+		require.NoError(t, s.err, "back-off")
+		for s.err == nil {
+			w.pass(time.Millisecond)
+		}
 		require.ErrorIs(t, s.err, ErrUnavailable)
-		w.pass(5 * time.Second)
+		require.Equal(t, before+1, w.dialled())
 		w.answer(nil)
 		s.acquire(p)
+		w.target.Retry()
 		w.settle()
 		require.NotNil(t, s.conn)
+	})
+}
+
+func TestDial_failureIsOldNews_newWaiterHasAllOfHold(t *testing.T) {
+	inWorld(t, Config{Hold: 3 * time.Second}, func(t *testing.T, w *world) {
+		p := w.target.Pool("db", "user")
+		w.answer(fails(errRefused))
+		s := w.session(1, 0)
+		s.acquire(p)
+		w.pass(3 * time.Second)
+		before := w.dialled()
+		w.pass(5 * time.Second)
+		require.Equal(t, before, w.dialled(), "nobody waits")
+		s.acquire(p)
+		w.settle()
+		require.Equal(t, before+1, w.dialled(), "no back-off")
+		w.pass(2999 * time.Millisecond)
+		require.NoError(t, s.err)
+		w.pass(time.Millisecond)
+		require.ErrorIs(t, s.err, ErrUnavailable)
 	})
 }
 
@@ -211,7 +234,7 @@ func TestDial_hangsAfterHold_newWaiterFailsAfterHold(t *testing.T) {
 		p := w.target.Pool("db", "user")
 		w.answer(fails(errRefused))
 		w.session(1, 0).acquire(p)
-		w.pass(20 * time.Second)
+		w.pass(3 * time.Second)
 		w.shutGate()
 		s := w.session(2, 0)
 		s.acquire(p)
@@ -359,6 +382,26 @@ func TestDialPrivate_unreachableForHold_fails(t *testing.T) {
 		p.AcquirePrivate(&s.waiter, "mine")
 		w.pass(3 * time.Second)
 		require.ErrorIs(t, s.err, ErrUnavailable)
+	})
+}
+
+func TestDialPrivate_unreachableWhileOthersAreServed_failsAfterHold(t *testing.T) {
+	inWorld(t, Config{Hold: 3 * time.Second}, func(t *testing.T, w *world) {
+		p := w.target.Pool("db", "user")
+		w.fill(p, 1)
+		w.answer(fails(errRefused))
+		waiting, s := w.session(2, 0), w.session(3, 0)
+		waiting.acquire(p)
+		w.pass(time.Minute)
+		for range 2 {
+			before := w.dialled()
+			s.err = nil
+			p.AcquirePrivate(&s.waiter, "mine")
+			w.pass(3 * time.Second)
+			require.ErrorIs(t, s.err, ErrUnavailable)
+			require.GreaterOrEqual(t, w.dialled(), before)
+		}
+		require.NoError(t, waiting.err)
 	})
 }
 

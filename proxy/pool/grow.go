@@ -26,7 +26,7 @@ type growth struct {
 // serve gives the room there is to those who wait, the oldest first: a dial, or a slot that is being given back, or
 // one that an idle connection has to give up. It is called whenever room or demand has grown.
 func (t *Target) serve(now int64) {
-	t.needy, t.evictAt = 0, never
+	t.needy, t.evictAt = false, never
 	if t.waiting.n == 0 {
 		return
 	}
@@ -108,11 +108,10 @@ func (p *Pool) grow(kind demand, now int64) {
 // plead asks those who release elsewhere to make room for a waiter that has waited since then.
 func (p *Pool) plead(since int64) {
 	g := &p.growth
-	if !g.needy {
-		g.needy, g.needySince = true, since
-		p.target.needy++
+	if !g.needy || since < g.needySince {
+		g.needySince = since
 	}
-	g.needySince = min(g.needySince, since)
+	g.needy, p.target.needy = true, true
 }
 
 // fits reports whether every bound has room for one more.
@@ -231,7 +230,6 @@ func (t *Target) yields(s *Slot, next *Waiter) bool {
 		return false
 	}
 	oldest.growth.needy = false
-	t.needy--
 	return true
 }
 

@@ -45,6 +45,61 @@ func TestGrow_fullOfIdle_evictsTheOneIdleLongest(t *testing.T) {
 	})
 }
 
+func TestGrow_idleInSeveralPools_evictsTheOneIdleLongest(t *testing.T) {
+	inWorld(t, Config{MaxConnections: 3}, func(t *testing.T, w *world) {
+		a, b, c := w.target.Pool("a", "user"), w.target.Pool("b", "user"), w.target.Pool("c", "user")
+		heldA, heldB, heldC := w.fill(a, 1)[0], w.fill(b, 1)[0], w.fill(c, 1)[0]
+		for _, s := range []*session{heldB, heldA, heldC} {
+			s.release()
+			w.pass(time.Millisecond)
+		}
+		s := w.session(9, 0)
+		s.acquire(w.target.Pool("d", "user"))
+		w.settle()
+		require.NotNil(t, s.conn)
+		require.Equal(t, []int{1, 0, 1}, []int{a.Stats().Idle, b.Stats().Idle, c.Stats().Idle})
+	})
+}
+
+func TestGrow_closingConnectionIsPromised_theNextWaiterEvicts(t *testing.T) {
+	inWorld(t, Config{MaxConnections: 3}, func(t *testing.T, w *world) {
+		a := w.target.Pool("a", "user")
+		held := w.fill(a, 3)
+		held[0].release()
+		held[1].release()
+		closing := held[2].drop()
+		closing.slot.Closing()
+		first, second := w.session(8, 0), w.session(9, 0)
+		first.acquire(w.target.Pool("b", "user"))
+		w.settle()
+		require.Nil(t, first.conn)
+		require.Equal(t, 2, a.Stats().Idle, "what is closing will do for it")
+		second.acquire(w.target.Pool("c", "user"))
+		w.settle()
+		require.NotNil(t, first.conn, "the older one gets what comes first")
+		require.Equal(t, 1, a.Stats().Idle)
+		closing.close()
+		w.settle()
+		require.NotNil(t, second.conn)
+		require.Equal(t, 1, a.Stats().Idle)
+	})
+}
+
+func TestGrow_hungryPool_leavesReleasesAloneThatCannotHelpIt(t *testing.T) {
+	inWorld(t, Config{MaxPerDatabase: 1}, func(t *testing.T, w *world) {
+		w.fill(w.target.Pool("a", "u"), 1)
+		other := w.target.Pool("b", "u")
+		holder := w.fill(other, 1)[0]
+		hungry, younger := w.session(8, 0), w.session(9, 0)
+		hungry.acquire(w.target.Pool("a", "v"))
+		w.pass(time.Millisecond)
+		younger.acquire(other)
+		require.Equal(t, Give, holder.release())
+		w.settle()
+		require.NotNil(t, younger.conn)
+	})
+}
+
 func TestGrow_fullOfLent_waitsForOneToClose(t *testing.T) {
 	inWorld(t, Config{MaxConnections: 2}, func(t *testing.T, w *world) {
 		a, b := w.target.Pool("a", "user"), w.target.Pool("b", "user")
@@ -306,6 +361,22 @@ func TestAcquirePrivate_cancelledWhileDialing_connectionIsLentToNobody(t *testin
 		require.Zero(t, s.Idle+s.Lent+s.Dialing+s.Closing)
 		require.Nil(t, quitter.conn)
 		require.Zero(t, quitter.grants)
+	})
+}
+
+func TestAcquirePrivate_cancelledWhileDialing_isNoFailure(t *testing.T) {
+	inWorld(t, Config{}, func(t *testing.T, w *world) {
+		p := w.target.Pool("db", "user")
+		w.shutGate()
+		quitter, next := w.session(1, 0), w.session(2, 0)
+		p.AcquirePrivate(&quitter.waiter, nil)
+		w.settle()
+		p.Cancel(&quitter.waiter)
+		w.settle()
+		w.openGate()
+		next.acquire(p)
+		w.settle()
+		require.NotNil(t, next.conn, "no back-off")
 	})
 }
 

@@ -403,14 +403,12 @@ func got(all []*session) []int {
 	return ids
 }
 
-// fill has n sessions hold connections of p.
+// fill has n sessions hold connections of p, dialled one after the other.
 func (w *world) fill(p *Pool, n int) []*session {
 	all := w.sessions(n)
 	for _, s := range all {
 		s.acquire(p)
-	}
-	w.settle()
-	for _, s := range all {
+		w.settle()
 		require.NotNil(w.t, s.conn, "session %d: %v", s.id, s.err)
 	}
 	return all

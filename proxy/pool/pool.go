@@ -160,9 +160,6 @@ func (p *Pool) Cancel(w *Waiter) Conn {
 		return c
 	case waiterQueued:
 		p.dequeue(w)
-		if p.growth.needy {
-			t.serve(t.now()) // Nobody need make room for it any more.
-		}
 	case waiterMoving:
 		w.slot.waiter = nil
 	case waiterDialing:
@@ -197,7 +194,7 @@ func (p *Pool) Release(c Conn) (Verdict, Grantee) {
 		return Close, nil
 	}
 	w := p.nextWaiter(int(s.loop), now)
-	if t.needy > 0 && t.yields(s, w) {
+	if t.needy && t.yields(s, w) {
 		s.retire(reasonEvicted)
 		return Close, nil
 	}
@@ -275,14 +272,10 @@ func (p *Pool) dequeue(w *Waiter) {
 		return
 	}
 	p.waiting[w.demand()].remove(&w.link)
-	if p.waiters() > 0 {
-		return
+	if p.waiters() == 0 {
+		p.target.waiting.remove(&p.link)
+		p.growth = growth{}
 	}
-	p.target.waiting.remove(&p.link)
-	if p.growth.needy {
-		p.target.needy--
-	}
-	p.growth = growth{}
 }
 
 // requeue serves w anew, in its old place, after the connection that it was to have has been lost.

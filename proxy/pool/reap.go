@@ -69,7 +69,7 @@ func (p *Pool) reap(now int64) {
 			s.reap(now)
 		}
 	}
-	if f := &p.failure; f.err != nil && p.live == 0 && p.waiters() > 0 {
+	if f := &p.failure; f.err != nil && p.dependents() > 0 {
 		if now >= f.deadline {
 			p.unavailable()
 		} else {

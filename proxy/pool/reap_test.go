@@ -38,7 +38,7 @@ func TestRun_negativeTimes_closeNothing(t *testing.T) {
 	inWorld(t, Config{IdleTimeout: -1, MaxLifetime: -1}, func(t *testing.T, w *world) {
 		p := w.target.Pool("db", "user")
 		w.idle(p, 2)
-		w.pass(24 * time.Hour)
+		w.pass(2 * time.Hour)
 		require.Equal(t, 2, p.Stats().Idle)
 		w.idle(p, 1)
 	})
@@ -85,6 +85,20 @@ func TestRun_minConnections_areKeptOnceThePoolHasServed(t *testing.T) {
 		w.conns[0].die()
 		w.pass(2 * time.Second)
 		require.Equal(t, 3, p.Stats().Idle)
+	})
+}
+
+func TestRun_minConnectionsAfterEverybodyGaveUp_areKept(t *testing.T) {
+	inWorld(t, Config{MaxConnections: 1, DialParallel: 1, MinConnections: 1}, func(t *testing.T, w *world) {
+		p := w.target.Pool("db", "user")
+		closing := w.fill(p, 1)[0].drop()
+		closing.slot.Closing()
+		s := w.session(9, 0)
+		s.acquire(p) // is promised the slot
+		s.cancel()
+		closing.close()
+		w.pass(2 * time.Second)
+		require.Equal(t, 1, p.Stats().Idle)
 	})
 }
 

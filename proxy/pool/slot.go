@@ -40,7 +40,7 @@ type slotState uint8
 const (
 	slotClosed   slotState = iota // has no place under the bound: not dialled yet, or gone
 	slotIdle                      // in the idle ring of its loop
-	slotMoving                    // being detached from its loop; then it is granted to its waiter, or to whoever is next
+	slotMoving                    // being detached from its loop; then it is granted to its waiter, if that still waits
 	slotAdopting                  // on its way to a loop, which will release it
 	slotGranted                   // its waiter has been told and has not taken it yet
 	slotLent                      // a session has it
@@ -99,14 +99,10 @@ func (s *Slot) Granted() {
 	}
 	w := s.waiter
 	if w == nil {
-		w = s.pool.nextWaiter(noLoop, 0)
-	}
-	if w == nil {
 		s.adopt()
 		t.unlock()
 		return
 	}
-	s.pool.dequeue(w)
 	w.grant(s)
 	t.unlock()
 	w.grantee.Granted()

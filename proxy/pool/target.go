@@ -27,7 +27,7 @@ type Target struct {
 	waiting    ring[Pool] // pools with waiters
 	load       []int      // connections by loop
 	idle       int        // idle connections of all pools
-	needy      int        // pools that need a release elsewhere to close its connection
+	needy      bool       // some pool's growth says so
 	evictAt    int64      // when a connection that was too fresh to be evicted for a waiter no longer is
 	nextAt     int64      // when Run wakes
 	reaping    bool       // Run is awake and will look at nextAt by itself
