@@ -64,8 +64,7 @@ func (l *Loop) Attach(c *Conn, t Transport, o Owner) error {
 	}
 	if c.socket != nil {
 		c.socket.conn = c
-		c.flags |= held
-		l.poked = append(l.poked, event{fd: c.fd, gen: c.gen, readable: true})
+		l.poked = append(l.poked, event{fd: c.fd, gen: c.gen, readable: true}) // The tls.Conn may hold bytes already.
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestConn_size_isSmall(t *testing.T) {
@@ -236,4 +237,17 @@ func TestTake_ofASocketWithoutTLS_isPlain(t *testing.T) {
 	on(t, l, func() { err = l.Attach(&p.conn, tr, p) })
 	require.NoError(t, err)
 	exchange(t, theirs, "plain")
+}
+
+func TestTake_ofABlockingDescriptor_makesItNonBlocking(t *testing.T) {
+	ours, _ := tcpPair(t)
+	raw, err := ours.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), false) }))
+	require.NoError(t, err)
+	tr := take(t, ours)
+	flags, err := unix.FcntlInt(uintptr(tr.fd), unix.F_GETFL, 0)
+	require.NoError(t, err)
+	require.NotZero(t, flags&unix.O_NONBLOCK)
+	require.NoError(t, tr.Close())
 }

@@ -60,7 +60,7 @@ func hold(t *testing.T, l *Loop) (release func()) {
 	return func() { close(released) }
 }
 
-func receive[T any](t *testing.T, c <-chan T) T {
+func receive[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -72,7 +72,7 @@ func receive[T any](t *testing.T, c <-chan T) T {
 }
 
 // tcpPair returns the two ends of a connection on loopback.
-func tcpPair(t *testing.T) (ours, theirs *net.TCPConn) {
+func tcpPair(t testing.TB) (ours, theirs *net.TCPConn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -260,11 +260,12 @@ func TestLoop_hangup_isToldBeforeOtherEventsOfTheBatch(t *testing.T) {
 	told := make(chan struct{}, 2)
 	client.readable = func(bool) { order = append(order, "client"); told <- struct{}{} }
 	server.readable = func(hangup bool) {
-		if hangup {
-			order = append(order, "server has gone")
-			told <- struct{}{}
-			server.conn.Close()
+		if !hangup {
+			order = append(order, "server")
+			return
 		}
+		order = append(order, "server has gone")
+		told <- struct{}{}
 	}
 	client.attach(t, l, clientOurs)
 	server.attach(t, l, serverOurs)

@@ -45,7 +45,7 @@ func (s *stepper) read(keep int) (got []byte, err error, unread bool) {
 		var b []byte
 		b, err = s.p.conn.Read()
 		got = bytes.Clone(b)
-		if err == nil {
+		if err == nil && keep > 0 {
 			s.p.conn.Keep(b[len(b)-min(keep, len(b)):])
 		}
 		unread = s.p.conn.Unread()
@@ -92,6 +92,10 @@ func TestRead_keptBytes_comeFirstAndStayWhenNothingIsNew(t *testing.T) {
 	got, err, _ := s.read(0)
 	require.NoError(t, err)
 	require.Equal(t, "6789abc", string(got))
+	s.send([]byte("new"))
+	got, err, _ = s.read(0)
+	require.NoError(t, err)
+	require.Equal(t, "new", string(got), "what was not kept again is gone")
 	on(t, s.l, func() { kept = s.p.conn.Kept() })
 	require.Zero(t, kept)
 }

@@ -120,16 +120,18 @@ func TestTLS_keyUpdateSplitOverRecords_isAnswered(t *testing.T) {
 	_, err := far.Write(in.seal(handshakeRecord, "\x18\x00\x00"))
 	require.NoError(t, err)
 	receive(t, told)
-	rest := in.seal(handshakeRecord, "\x01\x01") // Update requested.
-	in.update()
-	_, err = far.Write(append(rest, in.seal(dataRecord, "ping")...))
+	_, err = far.Write(in.seal(handshakeRecord, "\x01\x01")) // Update requested.
 	require.NoError(t, err)
 	receive(t, told)
-
 	kind, text := out.open(far)
 	require.EqualValues(t, handshakeRecord, kind)
 	require.Equal(t, "\x18\x00\x00\x01\x00", text)
+
+	in.update()
 	out.update()
+	_, err = far.Write(in.seal(dataRecord, "ping"))
+	require.NoError(t, err)
+	receive(t, told)
 	kind, text = out.open(far)
 	require.EqualValues(t, dataRecord, kind)
 	require.Equal(t, "pong", text)

@@ -115,8 +115,8 @@ func TestWrite_bothWaysThroughSmallBuffers_losesNothing(t *testing.T) {
 				t.Errorf("a tail of %d bytes", h.most)
 			}
 		}
-		if len(l.spare) > maxSpare {
-			t.Errorf("%d spare tails", len(l.spare))
+		if n := len(l.spare); n == 0 || n > maxSpare {
+			t.Errorf("%d spare tails", n)
 		}
 	})
 }
@@ -162,6 +162,61 @@ func TestWrite2_thatDoesNotFit_keepsTheRestOfBothParts(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(append(b, "behind"...), got))
 		receive(t, drained)
+
+		watched := make(chan bool, 10)
+		on(t, l, func() { p.readable = func(bool) { watched <- p.conn.flags&watching != 0 } })
+		_, err = theirs.Write([]byte("x"))
+		require.NoError(t, err)
+		require.False(t, receive(t, watched), "the poller goes on reporting that there is room")
+	}
+}
+
+func TestDetach_withATail_takesItAlong(t *testing.T) {
+	loops := [2]*Loop{start(t, Config{}), start(t, Config{Index: 1})}
+	ours, theirs := tcpPair(t)
+	require.NoError(t, ours.SetWriteBuffer(1))
+	p := &probe{}
+	drained := make(chan struct{})
+	p.drained = func() { close(drained) }
+	p.attach(t, loops[0], ours)
+	b := random(1 << 19)
+	var tr Transport
+	var pending int
+	on(t, loops[0], func() {
+		_ = p.conn.Write(b)
+		pending = p.conn.Pending()
+		tr = p.conn.Detach()
+	})
+	require.Positive(t, pending)
+	var err error
+	on(t, loops[1], func() { err = loops[1].Attach(&p.conn, tr, p) })
+	require.NoError(t, err)
+	got := make([]byte, len(b))
+	_, err = io.ReadFull(theirs, got)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(b, got))
+	receive(t, drained)
+}
+
+func TestWrite_tailCutByCloseWrite_isToldByARead(t *testing.T) {
+	l := start(t, Config{})
+	ours, theirs := tcpPair(t)
+	require.NoError(t, ours.SetWriteBuffer(1))
+	p := &probe{}
+	failures := make(chan [2]error, 10)
+	p.readable = func(bool) {
+		_, err := p.conn.Read() // The socket itself has neither bytes nor an error to read.
+		failures <- [2]error{err, p.conn.Write([]byte("more"))}
+	}
+	p.attach(t, l, ours)
+	on(t, l, func() {
+		_ = p.conn.Write(random(1 << 19))
+		_ = p.conn.CloseWrite() // Against the rules: the tail is lost.
+	})
+	_, err := io.Copy(io.Discard, theirs)
+	require.NoError(t, err)
+	for _, err := range receive(t, failures) {
+		require.ErrorIs(t, err, syscall.EPIPE)
 	}
 }
 
@@ -225,4 +280,23 @@ func TestTail_append_reusesWhatHasBeenSent(t *testing.T) {
 	}
 	require.LessOrEqual(t, cap(tl.buf), 100)
 	require.Len(t, tl.rest(), 52)
+}
+
+func TestTail_spares_serveLongTailsAndStayFew(t *testing.T) {
+	l := &Loop{scratch: make([]byte, DefaultScratch)}
+	for range 2 * maxSpare {
+		l.recycle(&tail{buf: make([]byte, 10, DefaultScratch), sent: 10})
+	}
+	l.recycle(nil)
+	require.Len(t, l.spare, maxSpare)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		tl := l.newTail(20000)
+		tl.append([]byte("some"), nil)
+		l.recycle(tl)
+	}))
+	require.LessOrEqual(t, cap(l.newTail(10).buf), shortTail, "a short tail must not take a long spare")
+	l.spare = nil
+	l.recycle(&tail{buf: make([]byte, 0, shortTail)})
+	l.recycle(&tail{buf: make([]byte, 0, 4*DefaultScratch)})
+	require.Empty(t, l.spare)
 }
