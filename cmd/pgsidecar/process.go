@@ -29,7 +29,6 @@ type (
 	}
 	binding interface {
 		Listen(ctx context.Context) error
-		Addresses() []string
 	}
 )
 

@@ -92,7 +92,7 @@ func checkConnString(s string) *problem {
 		return connStringProblem(err)
 	}
 	for _, target := range targets(c) {
-		if strings.Contains(target, "@") {
+		if strings.Contains(target.address, "@") && target.network == "tcp" {
 			return connStringProblem(errAtSign) // libpq takes the rest of the password for the host, too.
 		}
 	}

@@ -217,7 +217,9 @@ func TestLoad_rulesBetweenKeys(t *testing.T) {
 		"second host is the proxy": {
 			"listen: ':7000'\nclient_auth: {force_trust: true}\nupstream: {url: 'postgres://app@db:7000,127.0.0.1:7000/app'}", "points at the proxy itself",
 		},
-		"upstream elsewhere": {"upstream: {url: 'postgres://app@db:6432/app'}", ""},
+		"upstream elsewhere":             {"upstream: {url: 'postgres://app@db:6432/app'}", ""},
+		"upstream is the proxy's socket": {"listen: /run/x\nupstream: {url: 'host=/run/x port=6432 user=app'}", "points at the proxy itself, /run/x"},
+		"upstream is a socket beside it": {"listen: [/run/x, 127.0.0.1:5432]\nupstream: {url: 'host=/run/x port=5432 user=app'}", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			environ := []string{url}

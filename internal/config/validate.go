@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -55,7 +54,7 @@ func (r *reader) validateUpstream(c *Config) {
 	}
 	for _, target := range targets(parsed) {
 		for _, listen := range c.Listen {
-			if r.sound("listen") && sameLocalPort(target, listen.Address) {
+			if r.sound("listen") && target.leadsTo(listen) {
 				r.wrong("upstream.url", "points at the proxy itself, "+listen.Address, "write the address of PostgreSQL, or let the proxy listen elsewhere")
 				return
 			}
@@ -63,25 +62,30 @@ func (r *reader) validateUpstream(c *Config) {
 	}
 }
 
-// targets returns the addresses that a connection string names.
-func targets(c *pgconn.Config) []string {
-	list := make([]string, 1, 1+len(c.Fallbacks))
-	list[0] = net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
+// target is a place where a connection string looks for PostgreSQL.
+type target struct{ network, address string }
+
+// targets returns the places that a connection string names.
+func targets(c *pgconn.Config) []target {
+	list := make([]target, 1, 1+len(c.Fallbacks))
+	list[0].network, list[0].address = pgconn.NetworkAddress(c.Host, c.Port)
 	for _, f := range c.Fallbacks {
-		list = append(list, net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))))
+		network, address := pgconn.NetworkAddress(f.Host, f.Port)
+		list = append(list, target{network, address})
 	}
 	return list
 }
 
-// sameLocalPort reports whether a connection to target would be one to listen, both being on this machine.
-func sameLocalPort(target, listen string) bool {
-	if network, _ := Socket(listen); network == "unix" || !Local(target) {
-		return false
+// leadsTo reports whether a connection to the target would reach listen, both being on this machine.
+func (t target) leadsTo(listen Listen) bool {
+	network, address := listen.Socket()
+	if network != t.network || network == "unix" {
+		return network == t.network && address == t.address
 	}
-	_, a, _ := net.SplitHostPort(target)
-	host, b, _ := net.SplitHostPort(listen)
+	_, theirs, _ := net.SplitHostPort(t.address)
+	host, ours, _ := net.SplitHostPort(address)
 	ip := net.ParseIP(host)
-	return a == b && (Local(listen) || host == "" || ip != nil && ip.IsUnspecified())
+	return theirs == ours && Local(t.address) && (Local(address) || host == "" || ip != nil && ip.IsUnspecified())
 }
 
 func (r *reader) validateAddresses(c *Config) {
