@@ -22,13 +22,16 @@ type Conn struct {
 	Replies Replies
 	Held    statement.Held
 
-	// Unnamed is what the server's unnamed statement is, as far as has been written; nil: it has none. UnnamedSegment is
-	// the segment in which its Parse was written, 0 once the server has confirmed it.
+	// Unnamed is what the server's unnamed statement is, as far as has been written; nil: it has none. UnnamedOp is the
+	// change that made it so, UnnamedSegment the segment in which that was written, 0 once the server has answered it.
 	Unnamed        *statement.Statement
+	UnnamedOp      uint32
 	UnnamedSegment uint32
 
 	// Segment numbers the spans of messages that end with a Sync, Query or FunctionCall.
 	Segment uint32
+
+	ops uint32 // changes to what the server holds that have been written
 
 	// Settings are those that were set on top of the connection's own startup settings; nil: none.
 	Settings *state.Settings
@@ -73,8 +76,31 @@ func (c *Conn) Report(name, value []byte) bool {
 // NextSegment notes that a Sync, Query or FunctionCall has been written.
 func (c *Conn) NextSegment() {
 	c.Segment++
-	if c.Segment == 0 { // 0 means confirmed
+	if c.Segment == ^uint32(0) { // package statement gives it and 0 a meaning
 		c.Segment = 1
+	}
+}
+
+// NextOp numbers a change to what the server holds.
+func (c *Conn) NextOp() uint32 {
+	c.ops++
+	if c.ops == 0 { // 0 means none
+		c.ops = 1
+	}
+	return c.ops
+}
+
+// ChangeUnnamed notes that the message about to be written makes st (nil: none) the unnamed statement. It returns the
+// number of the change.
+func (c *Conn) ChangeUnnamed(st *statement.Statement) uint32 {
+	c.Unnamed, c.UnnamedOp, c.UnnamedSegment = st, c.NextOp(), c.Segment
+	return c.UnnamedOp
+}
+
+// UnnamedAnswered notes that the server has answered, or skipped, a change of the unnamed statement.
+func (c *Conn) UnnamedAnswered(op uint32) {
+	if op == c.UnnamedOp {
+		c.UnnamedSegment = 0
 	}
 }
 

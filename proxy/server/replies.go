@@ -40,13 +40,18 @@ type Entry struct {
 	// Purpose tells the session's own requests apart (replayed settings, checks). 0 for the client's.
 	Purpose uint8
 
+	// Unnamed tells that the request changes the unnamed statement.
+	Unnamed bool
+
+	// Op is the number of the change that the request makes to what the server holds, named or unnamed; 0: none.
+	Op uint32
+
 	// What has to be undone when an earlier error makes the server skip the request.
 	Statement *statement.Statement // of Parse, Bind and Close of a named statement
 	Name      string               // the client's name of it
 	Alias     string               // what the client calls the statement that the server's error will name
 	Client    *statement.Statement // the client's unnamed statement before the request
 	Server    *statement.Statement // the server's unnamed statement before the request
-	Unnamed   bool                 // the request changes the unnamed statement
 }
 
 // Verdict is what to do with a message from the server.
@@ -68,19 +73,19 @@ const (
 // COPY FROM STDIN is the one place where the number of replies cannot be known from the requests: while the server reads
 // copy data it ignores Sync. Such Syncs are taken out of the queue when CopyInResponse arrives. If the copy then fails, the
 // error may have come before the server had read them, in which case each is answered after all: they are counted as
-// unsure, and Probe finds out.
+// unsure until a reply to a later request comes, for which a probe can be sent.
 type Replies struct {
 	queue    []Entry
 	head     int
+	answered bool // the request at the head may be ended by ReadyForQuery: it has got a reply of its own, or an error
+	open     bool // the latest request has begun a transaction that a Sync has to end
 	skipping bool // an error has been reported and the Sync that ends skipping has not been requested yet
 	copying  bool // between CopyInResponse and the end of its command
+	foreign  bool // something else than copy data and Syncs has been sent while copying
+	lost     bool // a copy has failed in a way that leaves open what the server does with what was sent behind it
 	ignored  int  // Syncs sent while copying, ignored unless the copy failed before they were read
 	unsure   int  // Syncs of a failed copy that may or may not be answered
-	probed   bool // the probe at the head has been recognised by its EmptyQueryResponse
 }
-
-// PurposeProbe marks the empty query that finds out whether unsure Syncs are answered.
-const PurposeProbe = 255
 
 // Empty tells whether the server owes nothing.
 func (r *Replies) Empty() bool { return r.head == len(r.queue) }
@@ -88,18 +93,20 @@ func (r *Replies) Empty() bool { return r.head == len(r.queue) }
 // Len returns how many replies are owed.
 func (r *Replies) Len() int { return len(r.queue) - r.head }
 
-// Settled tells whether nothing is owed and nothing is unclear: the connection is between two requests.
-func (r *Replies) Settled() bool { return r.Empty() && !r.skipping && r.unsure == 0 }
+// Settled tells whether nothing is owed and nothing is unclear: the server has said ReadyForQuery since the latest request.
+func (r *Replies) Settled() bool {
+	return r.Empty() && !r.open && !r.skipping && r.unsure == 0 && !r.lost
+}
 
-// Unsure tells whether nothing is owed but a probe is needed to know so.
+// Unsure tells whether nothing is owed but a probe is needed to know so: any request whose reply is not ReadyForQuery.
 func (r *Replies) Unsure() bool { return r.Empty() && !r.skipping && r.unsure > 0 }
 
 // Skipping tells whether the server ignores everything up to the next Sync. What a client sends before that Sync may be
 // dropped, and must not be pushed.
 func (r *Replies) Skipping() bool { return r.skipping }
 
-// Copying tells whether the server is reading copy data.
-func (r *Replies) Copying() bool { return r.copying }
+// Starving tells whether the server waits for copy data, so that it answers nothing until more of that is sent.
+func (r *Replies) Starving() bool { return r.copying && !r.copyEnded() }
 
 // Head returns the entry that the next reply belongs to, or nil.
 func (r *Replies) Head() *Entry {
@@ -107,6 +114,13 @@ func (r *Replies) Head() *Entry {
 		return nil
 	}
 	return &r.queue[r.head]
+}
+
+// Owed calls f with each entry from the oldest to the latest.
+func (r *Replies) Owed(f func(e *Entry)) {
+	for i := r.head; i < len(r.queue); i++ {
+		f(&r.queue[i])
+	}
 }
 
 // Pending calls f with each entry from the latest to the oldest until it returns false.
@@ -120,17 +134,31 @@ func (r *Replies) Pending(f func(e *Entry) bool) {
 
 // Push notes that a request is about to be written (or answered, if its fate is MakeUp).
 func (r *Replies) Push(e Entry) {
-	if e.Kind == Sync {
-		if r.copying && !r.copyEnded() {
-			r.ignored++
-			return
-		}
+	starving := r.Starving()
+	switch {
+	case e.Kind == Sync && starving:
+		r.ignored++
+		return
+	case e.Kind == Sync:
 		r.skipping = false
+	case starving:
+		r.foreign = true
 	}
-	if r.head == len(r.queue) {
-		r.queue, r.head = r.queue[:0], 0
-	}
+	r.open = e.leavesOpen(r.open)
 	r.queue = append(r.queue, e)
+}
+
+// leavesOpen tells whether a transaction is open behind a request, if one was (or not) before it. The server begins one for
+// each request of the extended protocol but Close.
+func (e *Entry) leavesOpen(before bool) bool {
+	switch e.Kind {
+	case Query, Function, Sync:
+		return false
+	case Parse, Bind, DescribeStatement, DescribePortal, Execute:
+		return before || e.Fate != MakeUp
+	default:
+		return before
+	}
 }
 
 // CopyEnds notes that CopyDone or CopyFail is about to be written.
@@ -140,14 +168,19 @@ func (r *Replies) CopyEnds() {
 	}
 }
 
-func (r *Replies) copyEnded() bool {
-	for i := r.head; i < len(r.queue); i++ {
-		if r.queue[i].Kind == copyEnd {
-			return true
-		}
+func (r *Replies) copyEnded() bool { return r.nextCopyEnd() < len(r.queue) }
+
+// nextCopyEnd returns where the data of the copy at the head ends, or would.
+func (r *Replies) nextCopyEnd() int {
+	i := r.head
+	for i < len(r.queue) && r.queue[i].Kind != copyEnd {
+		i++
 	}
-	return false
+	return i
 }
+
+// keptCapacity is the length up to which the queue's memory is kept when it is empty. Longer ones are rare.
+const keptCapacity = 1024
 
 func (r *Replies) pop() {
 	r.queue[r.head] = Entry{} // drop its references
@@ -155,9 +188,18 @@ func (r *Replies) pop() {
 	for r.head < len(r.queue) && r.queue[r.head].Kind == copyEnd {
 		r.head++
 	}
-	if r.head == len(r.queue) {
+	r.shrink()
+}
+
+// shrink makes room in front of the head. It comes with each change of the head.
+func (r *Replies) shrink() {
+	r.answered = false
+	switch {
+	case r.Empty() && cap(r.queue) > keptCapacity:
+		r.queue, r.head = nil, 0
+	case r.Empty():
 		r.queue, r.head = r.queue[:0], 0
-	} else if r.head >= 256 && r.head >= len(r.queue)/2 {
+	case r.head >= 256 && r.head >= len(r.queue)/2:
 		n := copy(r.queue, r.queue[r.head:])
 		clear(r.queue[n:])
 		r.queue, r.head = r.queue[:n], 0
@@ -178,42 +220,48 @@ func (r *Replies) MadeUp() (Entry, bool) {
 // completes, if it completes one.
 func (r *Replies) Reply(t byte) (v Verdict, done Entry, completes bool) {
 	switch t {
-	case wire.NoticeResponse, wire.NotificationResponse, wire.ParameterStatus:
+	case wire.NoticeResponse, wire.ParameterStatus:
 		return r.fate(), Entry{}, false // may come at any time
+	case wire.NotificationResponse:
+		return Deliver, Entry{}, false // has nothing to do with what is asked
+	}
+	if r.lost {
+		return Stray, Entry{}, false
+	}
+	if t != wire.ReadyForQuery {
+		r.unsure = 0 // what is answered was sent behind the unsure Syncs
+	} else if r.unsure > 0 && !r.mayBeReady() {
+		r.unsure--
+		r.skipping = false
+		r.open = r.open && !r.Empty()
+		return Deliver, Entry{}, false
 	}
 	if r.Empty() {
-		if t == wire.ReadyForQuery && r.unsure > 0 {
-			r.unsure--
-			r.skipping = false
-			return Deliver, Entry{}, false
-		}
 		return Stray, Entry{}, false
 	}
-	kind := r.queue[r.head].Kind
-	ends, belongs := answer(kind, t)
-	switch {
-	case !belongs:
+	ends, belongs := answer(r.queue[r.head].Kind, t)
+	if !belongs {
 		return Stray, Entry{}, false
-	case t == wire.CopyInResponse:
-		r.beginCopy()
-	case t == wire.EmptyQueryResponse && r.queue[r.head].Purpose == PurposeProbe:
-		r.probed = true
-	case t == wire.ReadyForQuery && r.queue[r.head].Purpose == PurposeProbe && !r.probed:
-		r.unsure = max(r.unsure-1, 0) // the answer to an unsure Sync, ahead of the probe's own
-		return Deliver, Entry{}, false
-	case t == wire.CommandComplete:
-		r.copying, r.ignored = false, 0
 	}
 	v = r.fate()
+	switch t {
+	case wire.CopyInResponse:
+		r.beginCopy()
+	case wire.CommandComplete:
+		r.endCopy()
+	}
 	if !ends {
+		r.answered = true
 		return v, Entry{}, false
 	}
 	done = r.queue[r.head]
-	if done.Purpose == PurposeProbe {
-		r.unsure, r.probed = 0, false
-	}
 	r.pop()
 	return v, done, true
+}
+
+// mayBeReady tells whether ReadyForQuery can be the answer to the request at the head.
+func (r *Replies) mayBeReady() bool {
+	return !r.Empty() && (r.answered || r.queue[r.head].Kind == Sync)
 }
 
 func (r *Replies) fate() Verdict {
@@ -225,22 +273,39 @@ func (r *Replies) fate() Verdict {
 
 // beginCopy takes out the Syncs that the server will ignore, because they precede the end of the copy data.
 func (r *Replies) beginCopy() {
-	r.copying, r.ignored = true, 0
+	r.copying, r.foreign, r.ignored = true, false, 0
+	end := r.nextCopyEnd()
 	kept := r.head + 1
-	for i := r.head + 1; i < len(r.queue); i++ {
-		if r.queue[i].Kind == copyEnd {
-			kept += copy(r.queue[kept:], r.queue[i:])
-			break
-		}
+	for i := kept; i < end; i++ {
 		if r.queue[i].Kind == Sync {
 			r.ignored++
 			continue
 		}
+		r.foreign = true
 		r.queue[kept] = r.queue[i]
 		kept++
 	}
-	clear(r.queue[kept:])
-	r.queue = r.queue[:kept]
+	r.remove(kept, end)
+	r.open = false
+	r.Owed(func(e *Entry) { r.open = e.leavesOpen(r.open) })
+}
+
+// endCopy takes out the mark of where the data of a copy ended that is complete: the next copy has its own.
+func (r *Replies) endCopy() {
+	if !r.copying {
+		return
+	}
+	r.copying, r.ignored = false, 0
+	if end := r.nextCopyEnd(); end < len(r.queue) {
+		r.remove(end, end+1)
+	}
+}
+
+// remove takes out queue[from:to], which is not the head.
+func (r *Replies) remove(from, to int) {
+	n := from + copy(r.queue[from:], r.queue[to:])
+	clear(r.queue[n:])
+	r.queue = r.queue[:n]
 }
 
 // Fail takes an ErrorResponse. It returns the entries that the server will not answer because of it, in the order of the
@@ -250,10 +315,11 @@ func (r *Replies) beginCopy() {
 // A simple Query, a function call or a Sync that fails is still answered by ReadyForQuery; then failed is that entry and
 // dropped is empty. stray is true when nothing was asked for: the server reports on its own that it ends the connection.
 func (r *Replies) Fail() (dropped []Entry, failed Entry, stray bool) {
+	r.unsure = 0
 	if r.copying {
-		r.copying = false
-		r.unsure += r.ignored
-		r.ignored = 0
+		r.lost = r.foreign && r.ignored > 0
+		r.unsure = r.ignored
+		r.copying, r.ignored = false, 0
 	}
 	if r.Empty() {
 		return nil, Entry{}, true
@@ -261,6 +327,7 @@ func (r *Replies) Fail() (dropped []Entry, failed Entry, stray bool) {
 	failed = r.queue[r.head]
 	switch failed.Kind {
 	case Query, Function, Sync:
+		r.answered = true
 		return nil, failed, false
 	default:
 	}
@@ -269,7 +336,7 @@ func (r *Replies) Fail() (dropped []Entry, failed Entry, stray bool) {
 		end++
 	}
 	dropped = r.queue[r.head:end]
-	r.head = end
+	r.head, r.answered = end, false
 	r.skipping = end == len(r.queue)
 	return dropped, failed, false
 }

@@ -61,6 +61,9 @@ func (s *Session) replies(l *Server, buf []byte) {
 			if l.cut {
 				e.cut(at, end)
 			}
+			if p.End {
+				s.makeUp(&e, end)
+			}
 		} else if fault = s.reply(&e, at, p); fault != nil {
 			break
 		}
@@ -125,6 +128,8 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	}
 	if completes {
 		s.completed(done)
+	}
+	if p.End {
 		s.makeUp(e, end)
 	}
 	return nil
@@ -159,12 +164,14 @@ func (s *Session) completed(done server.Entry) {
 		s.unconfirmed--
 	}
 	switch {
-	case done.Kind == server.Parse && done.Unnamed:
-		if l.Unnamed == done.Statement {
-			l.UnnamedSegment = 0
-		}
-	case done.Kind == server.Parse && done.Statement != nil:
-		l.Held.Confirm(done.Statement)
+	case done.Unnamed:
+		l.UnnamedAnswered(done.Op)
+	case done.Op != 0:
+		before := l.Held.Len()
+		l.Held.Done(done.Statement, done.Op)
+		s.countHeld(before)
+	}
+	switch {
 	case done.Purpose == purposeAudit:
 		l.audited = l.failure == nil
 	}
@@ -198,44 +205,67 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 		e.out = wire.AppendErrorWith(e.out, body, 'M', name)
 	}
 	for i := len(dropped) - 1; i >= 0; i-- {
-		s.undo(dropped[i], i == 0)
+		s.undo(dropped[i], i == 0 && string(code) != duplicateStatement)
 	}
-	s.makeUp(e, end)
+	s.redoUnnamed()
+	if p.End {
+		s.makeUp(e, end)
+	}
 }
+
+// duplicateStatement is how the server refuses a name that it has: then it holds one of our names against expectation.
+const duplicateStatement = "42P05"
 
 // undo takes back what was noted when a request was sent that the server has refused (failed) or skipped.
 func (s *Session) undo(entry server.Entry, failed bool) {
 	l := s.link
-	if entry.Unnamed {
-		s.unnamed, l.Unnamed = entry.Client, entry.Server
-		l.UnnamedSegment = 0
-		if failed && entry.Kind == server.Parse {
-			// The server has dropped its unnamed statement before it looked at the new one.
-			l.Unnamed = nil
-			if entry.Fate == server.Forward {
-				s.unnamed = nil
-			}
+	switch {
+	case entry.Unnamed && failed && entry.Kind == server.Parse:
+		// The server has dropped its unnamed statement before it looked at the new one.
+		l.Unnamed = nil
+		if entry.Fate == server.Forward {
+			s.unnamed = nil
 		}
+		l.UnnamedAnswered(entry.Op)
+	case entry.Unnamed:
+		s.unnamed, l.Unnamed = entry.Client, entry.Server
+		l.UnnamedAnswered(entry.Op)
+	case entry.Op != 0:
+		before := l.Held.Len()
+		if failed {
+			l.Held.Refused(entry.Statement, entry.Op)
+		} else {
+			l.Held.Skipped(entry.Statement, entry.Op)
+		}
+		s.countHeld(before)
+	}
+	if entry.Name == "" {
 		return
 	}
-	switch {
-	case entry.Kind == server.Parse && entry.Statement != nil:
-		if entry.Fate != server.MakeUp {
-			s.drops(entry.Statement)
-		}
-		if entry.Name != "" {
-			s.unconfirmed--
-			s.forgetName(entry.Name)
-		}
-	case entry.Kind == server.Close && entry.Statement != nil:
-		if entry.Fate == server.Swallow {
-			l.Held.Add(entry.Statement, unknownSegment, 0)
-		}
-		if entry.Name != "" {
-			s.unconfirmed--
-			s.nameStatement(entry.Name, entry.Statement)
-		}
+	s.unconfirmed--
+	if entry.Kind == server.Parse {
+		s.forgetName(entry.Name)
+	} else {
+		s.nameStatement(entry.Name, entry.Statement)
 	}
+}
+
+// redoUnnamed follows the changes of the unnamed statement that are still to come, after earlier ones have been undone.
+func (s *Session) redoUnnamed() {
+	l := s.link
+	l.Replies.Owed(func(e *server.Entry) {
+		if !e.Unnamed {
+			return
+		}
+		e.Client, e.Server = s.unnamed, l.Unnamed
+		l.Unnamed = nil
+		if e.Kind == server.Parse {
+			l.Unnamed = e.Statement
+		}
+		if e.Fate == server.Forward {
+			s.unnamed = l.Unnamed
+		}
+	})
 }
 
 // serverLost ends a session whose server has closed the connection.

@@ -3,6 +3,7 @@ package session
 import (
 	"pgsidecar/proxy/server"
 	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/statement"
 	"pgsidecar/proxy/wire"
 )
 
@@ -58,7 +59,15 @@ func (s *Session) replay(e *edit, at int, purpose uint8) bool {
 }
 
 // probe finds out whether the Syncs of a copy that has failed are still to be answered.
-func (s *Session) probe() { s.askNow(server.PurposeProbe, nil) }
+//
+// It closes a portal that does not exist, which is answered and changes nothing, whatever the server's state.
+func (s *Session) probe() {
+	out := wire.AppendTarget(s.worker.toServer[:0], wire.Close, 'P', statement.Prefix)
+	out = wire.AppendEmpty(out, wire.Flush)
+	s.worker.toServer = keepBuffer(out)
+	s.link.Replies.Push(server.Entry{Kind: server.Close, Fate: server.Swallow})
+	s.send(out)
+}
 
 // inspect looks at what the server answers to a request of our own.
 func (s *Session) inspect(p wire.Piece) {

@@ -12,36 +12,47 @@ import (
 // client's. Where the server would refuse (unknown or duplicate names), it is made to refuse, so that the client gets the
 // server's own error and the server skips to the Sync by itself.
 
-// unknownSegment marks a statement of which it is not known whether the server holds it: it is no segment's number that
-// could be current.
-const unknownSegment = ^uint32(0)
-
-// mustStall tells whether a message can only be dealt with when the server owes nothing, because it depends on whether a
-// request of an earlier segment succeeds.
+// mustStall tells whether a message can only be dealt with when the server owes nothing, because what it means depends on
+// whether an earlier request succeeds.
 func (s *Session) mustStall(p wire.Piece) bool {
 	l := s.link
 	if l.Replies.Empty() {
+		s.set(forgetting, false)
 		return false
 	}
-	switch p.Type {
-	case wire.Parse, wire.Close:
-		return s.unconfirmed > 0 && p.End && s.renames(p)
-	case wire.Bind, wire.Describe:
-		return l.UnnamedSegment != 0 && l.UnnamedSegment != l.Segment && s.usesUnnamed(p)
+	if l.Replies.Starving() {
+		return false // it answers nothing before it has got this
 	}
-	return false
+	depends := false
+	switch p.Type {
+	case wire.Parse, wire.Bind, wire.Describe, wire.Close:
+		depends = s.is(forgetting) || s.dependsOnName(p)
+	case wire.Query, wire.FunctionCall:
+		depends = s.is(forgetting)
+	}
+	if depends {
+		s.flush()
+	}
+	return depends && !l.Replies.Empty()
 }
 
-// renames tells whether a Parse or Close concerns a name that a request of an earlier segment changes.
-func (s *Session) renames(p wire.Piece) bool {
-	var name []byte
-	if p.Type == wire.Parse {
-		name, _, _ = wire.String(wire.Body(p.Data))
-	} else {
-		_, name, _ = wire.ParseTarget(wire.Body(p.Data))
+// dependsOnName tells whether a message concerns a statement that a request of an earlier segment changes. Within a segment
+// either both take effect or neither.
+func (s *Session) dependsOnName(p wire.Piece) bool {
+	l := s.link
+	changed := l.UnnamedSegment != 0 && l.UnnamedSegment != l.Segment
+	if !changed && s.unconfirmed == 0 {
+		return false
+	}
+	name, ok := statementName(p)
+	switch {
+	case !ok:
+		return false
+	case len(name) == 0:
+		return changed && (p.Type == wire.Bind || p.Type == wire.Describe)
 	}
 	earlier, found := false, false
-	s.link.Replies.Pending(func(e *server.Entry) bool {
+	l.Replies.Pending(func(e *server.Entry) bool {
 		if e.Kind == server.Sync || e.Kind == server.Query || e.Kind == server.Function {
 			earlier = true
 		}
@@ -51,13 +62,28 @@ func (s *Session) renames(p wire.Piece) bool {
 	return found
 }
 
-func (s *Session) usesUnnamed(p wire.Piece) bool {
-	if p.Type == wire.Describe {
-		kind, name, _ := wire.ParseTarget(wire.Body(p.Data))
-		return kind == 'S' && len(name) == 0
+// statementName returns the name of the statement that a message concerns. ok is false if it concerns none, or if the name
+// has not arrived.
+func statementName(p wire.Piece) (name []byte, ok bool) {
+	switch body := wire.Body(p.Data); p.Type {
+	case wire.Parse:
+		name, _, ok = wire.String(body)
+	case wire.Bind:
+		_, name, _, ok = wire.ParseBind(body)
+	default:
+		var kind byte
+		kind, name, ok = wire.ParseTarget(body)
+		ok = ok && kind == 'S'
 	}
-	_, name, _, ok := wire.ParseBind(wire.Body(p.Data))
-	return ok && len(name) == 0
+	return name, ok
+}
+
+// stall leaves a client unread until the server owes nothing. The server is made to answer what it may hold back until the
+// next Sync.
+func (s *Session) stall(e *edit, at int) {
+	s.set(stalled, true)
+	e.upTo(at)
+	e.out = wire.AppendEmpty(e.out, wire.Flush)
 }
 
 // parse forwards a Parse message.
@@ -88,10 +114,9 @@ func (s *Session) parse(e *edit, at int, p wire.Piece) next {
 // parseUnnamed notes that the unnamed statement becomes st, both the client's and the server's.
 func (s *Session) parseUnnamed(st *statement.Statement) {
 	l := s.link
-	l.Replies.Push(server.Entry{
-		Kind: server.Parse, Statement: st, Unnamed: true, Client: s.unnamed, Server: l.Unnamed,
-	})
-	s.unnamed, l.Unnamed, l.UnnamedSegment = st, st, l.Segment
+	entry := server.Entry{Kind: server.Parse, Statement: st, Unnamed: true, Client: s.unnamed, Server: l.Unnamed}
+	s.unnamed, entry.Op = st, l.ChangeUnnamed(st)
+	l.Replies.Push(entry)
 }
 
 func (s *Session) parseNamed(e *edit, at int, p wire.Piece, name []byte, st *statement.Statement) {
@@ -118,8 +143,8 @@ func (s *Session) parseNamed(e *edit, at int, p wire.Piece, name []byte, st *sta
 	}
 	e.cut(at, end)
 	e.out = wire.AppendParse(e.out, st.Name, st.Definition)
+	entry.Op = s.prepares(st)
 	l.Replies.Push(entry)
-	s.holds(st)
 }
 
 // certain tells whether a Parse of a statement that the server holds would succeed: in a failed transaction, or when that
@@ -146,13 +171,17 @@ func (s *Session) parseDuplicate(e *edit, at int, p wire.Piece, old *statement.S
 	s.link.Replies.Push(server.Entry{Kind: server.Parse, Alias: string(name)})
 }
 
+// longestName bounds what is held in memory of a message whose names have not arrived. PostgreSQL takes longer ones but
+// heeds their first 63 bytes.
+const longestName = longestClientWhole
+
 // parseLarge streams a Parse message that is too large to be held. Its statement cannot be prepared a second time, so the
 // session keeps its server while the statement lives.
 func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 	name, rest, ok := wire.String(wire.Body(p.Data))
-	if !ok {
+	if !ok && len(p.Data) < longestName {
 		s.scan.Unread()
-		return later
+		return more
 	}
 	st := s.worker.table.Anonymous()
 	s.pin(pinLargeStatement, "", lasting)
@@ -173,8 +202,8 @@ func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 	s.unconfirmed++
 	e.cut(at, at+len(p.Data)-len(rest))
 	e.out = wire.AppendParseHead(e.out, st.Name, p.Size-5-len(name)-1)
+	entry.Op = s.prepares(st)
 	s.link.Replies.Push(entry)
-	s.holds(st)
 	return taken
 }
 
@@ -182,11 +211,11 @@ func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 	l := s.link
 	portal, name, rest, ok := wire.ParseBind(wire.Body(p.Data))
-	if !ok && !p.End {
+	if !ok && !p.End && len(p.Data) < longestName {
 		s.scan.Unread()
-		return later
+		return more
 	}
-	if !ok {
+	if !ok { // the server says what is wrong with it
 		l.Replies.Push(server.Entry{Kind: server.Bind})
 		return taken
 	}
@@ -228,8 +257,9 @@ func (s *Session) close(e *edit, at int, p wire.Piece) next {
 	case !ok || kind != 'S':
 		l.Replies.Push(server.Entry{Kind: server.Close})
 	case len(name) == 0:
-		l.Replies.Push(server.Entry{Kind: server.Close, Unnamed: true, Client: s.unnamed, Server: l.Unnamed})
-		s.unnamed, l.Unnamed, l.UnnamedSegment = nil, nil, 0
+		entry := server.Entry{Kind: server.Close, Unnamed: true, Client: s.unnamed, Server: l.Unnamed}
+		s.unnamed, entry.Op = nil, l.ChangeUnnamed(nil)
+		l.Replies.Push(entry)
 	default:
 		entry := server.Entry{Kind: server.Close, Fate: server.MakeUp}
 		if s.names != nil {
@@ -303,8 +333,7 @@ func (s *Session) ensure(e *edit, at int, st *statement.Statement) {
 	s.worker.Stats.ReparsesNamed.Inc()
 	e.upTo(at)
 	e.out = wire.AppendParse(e.out, st.Name, st.Definition)
-	l.Replies.Push(server.Entry{Kind: server.Parse, Fate: server.Swallow, Statement: st})
-	s.holds(st)
+	l.Replies.Push(server.Entry{Kind: server.Parse, Fate: server.Swallow, Statement: st, Op: s.prepares(st)})
 }
 
 // makeRoom closes the statement that was used longest ago on a server that holds as many as it may.
@@ -321,8 +350,11 @@ func (s *Session) makeRoom(e *edit, at int) {
 func (s *Session) injectClose(e *edit, at int, st *statement.Statement) {
 	e.upTo(at)
 	e.out = wire.AppendTarget(e.out, wire.Close, 'S', st.Name)
-	s.link.Replies.Push(server.Entry{Kind: server.Close, Fate: server.Swallow, Statement: st})
-	s.drops(st)
+	before := s.link.Held.Len()
+	op := s.link.NextOp()
+	s.link.Held.Close(st, op, s.link.Segment)
+	s.countHeld(before)
+	s.link.Replies.Push(server.Entry{Kind: server.Close, Fate: server.Swallow, Statement: st, Op: op})
 }
 
 // restoreUnnamed makes the server's unnamed statement the client's before what stands at position at. When the client has
@@ -337,12 +369,12 @@ func (s *Session) restoreUnnamed(e *edit, at int) {
 	if s.unnamed == nil || !s.unnamed.Kept() {
 		entry.Kind = server.Close
 		e.out = wire.AppendTarget(e.out, wire.Close, 'S', "")
-		l.Unnamed, l.UnnamedSegment = nil, 0
+		entry.Op = l.ChangeUnnamed(nil)
 	} else {
 		entry.Kind, entry.Statement = server.Parse, s.unnamed
 		s.worker.Stats.ReparsesUnnamed.Inc()
 		e.out = wire.AppendParse(e.out, "", s.unnamed.Definition)
-		l.Unnamed, l.UnnamedSegment = s.unnamed, l.Segment
+		entry.Op = l.ChangeUnnamed(s.unnamed)
 	}
 	l.Replies.Push(entry)
 }
@@ -362,16 +394,18 @@ func (s *Session) forgetName(name string) {
 	s.worker.gauges.Names.Add(int64(s.names.Len() - before))
 }
 
-func (s *Session) holds(st *statement.Statement) {
+// prepares notes that a Parse of the statement is being sent, and returns the number of that change.
+func (s *Session) prepares(st *statement.Statement) uint32 {
 	l := s.link
-	before := l.Held.Len()
-	l.Held.Add(st, l.Segment, s.worker.shared.catalog.Load())
-	s.worker.gauges.Held.Add(int64(l.Held.Len() - before))
+	before, op := l.Held.Len(), l.NextOp()
+	l.Held.Prepare(st, op, l.Segment, s.worker.shared.catalog.Load())
+	s.countHeld(before)
+	return op
 }
 
-func (s *Session) drops(st *statement.Statement) {
-	l := s.link
-	before := l.Held.Len()
-	l.Held.Remove(st)
-	s.worker.gauges.Held.Add(int64(l.Held.Len() - before))
+// countHeld keeps the gauge after a change of what the linked server holds, which was before statements.
+func (s *Session) countHeld(before int) {
+	if now := s.link.Held.Len(); now != before {
+		s.worker.gauges.Held.Add(int64(now - before))
+	}
 }

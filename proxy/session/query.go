@@ -31,12 +31,17 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 		s.worker.shared.Custom.learnFrom(queryText(p))
 	}
 	s.effects |= effects
-	l.Replies.Push(entry)
+	s.set(forgetting, effects.Has(forgets))
 	// A simple query drops the unnamed statement (PostgreSQL documentation, "Extended Query").
-	s.unnamed, l.Unnamed, l.UnnamedSegment = nil, nil, 0
+	s.unnamed, entry.Op = nil, l.ChangeUnnamed(nil)
+	l.Replies.Push(entry)
 	l.NextSegment()
 	return taken
 }
+
+// forgets are the effects of commands that change names when they are executed. What a client sends behind one is not looked
+// at before it is known whether it has succeeded.
+const forgets = state.Deallocate | state.DeallocateAll | state.DiscardAll
 
 // deallocated returns the client's statement that the text of a DEALLOCATE names, and its name; nil if it is none of the
 // protocol's.
@@ -97,7 +102,6 @@ func (s *Session) commandComplete(p wire.Piece, done server.Entry, completes boo
 		s.forgetStatements()
 	case "DISCARD ALL":
 		s.forgetStatements()
-		s.unnamed, l.Unnamed, l.UnnamedSegment = nil, nil, 0
 		l.Settings, l.tainted = nil, false
 		s.settings = s.startup
 		s.effects = 0
@@ -136,7 +140,9 @@ func (s *Session) forgetDeallocated(done server.Entry) {
 	if target == nil {
 		return
 	}
-	s.drops(target)
+	before := s.link.Held.Len()
+	s.link.Held.Remove(target)
+	s.countHeld(before)
 	if s.names != nil {
 		s.forgetName(name)
 	}

@@ -72,9 +72,14 @@ func (s *Session) readable() bool {
 	return true
 }
 
-// idleLink lets a server go that turned out not to be needed.
+// idleLink lets a server go that turned out not to be needed, or that answers nothing to what was forwarded: copy data
+// behind a copy that has failed.
 func (s *Session) idleLink() {
-	if s.link != nil && !s.is(touched) && s.virtual() && s.phase == active && !s.waiter.Waiting() {
+	switch {
+	case s.link == nil || s.phase != active || s.waiter.Waiting() || !s.virtual():
+	case s.is(touched):
+		s.settle()
+	default:
 		s.unlink().release()
 		if s.worker.draining {
 			s.fatal(errDraining)
@@ -87,7 +92,8 @@ type next uint8
 
 const (
 	taken next = iota // the message has been dealt with
-	later             // it stays unread: a server, or more of it, is missing
+	later             // it stays unread: a server is missing, or what the server has to answer first
+	more              // it stays unread: more of it has to be seen
 	over              // the session has ended
 )
 
@@ -116,7 +122,7 @@ func (s *Session) requests(buf []byte) bool {
 			at += len(p.Data)
 		}
 	}
-	if step == later {
+	if step == later || step == more {
 		s.scan.Unread()
 	}
 	w.toServer = keepBuffer(e.out)
@@ -138,7 +144,7 @@ func (s *Session) requests(buf []byte) bool {
 		s.protocolFault(fault)
 		return false
 	}
-	return step == taken && !s.waiter.Waiting()
+	return step != later && !s.waiter.Waiting()
 }
 
 // send writes to the linked server.
@@ -184,7 +190,7 @@ func (s *Session) request(e *edit, at int, p wire.Piece) next {
 		s.linkTo(l)
 	}
 	if s.virtual() && s.mustStall(p) {
-		s.set(stalled, true)
+		s.stall(e, at)
 		return later
 	}
 	if s.virtual() && (!s.is(touched) || (l.Settings != s.settings && s.between())) {
@@ -280,6 +286,7 @@ func (s *Session) forward(e *edit, at int, p wire.Piece) next {
 		l.Replies.Push(server.Entry{Kind: server.Close})
 	case wire.Execute:
 		s.worker.Stats.StatementsExtended.Inc()
+		s.set(forgetting, s.is(forgetting) || (s.virtual() && s.effects.Has(forgets)))
 		l.Replies.Push(server.Entry{Kind: server.Execute, Statement: s.deallocating()})
 	case wire.CopyDone, wire.CopyFail:
 		l.Replies.CopyEnds()
@@ -291,7 +298,7 @@ func (s *Session) forward(e *edit, at int, p wire.Piece) next {
 
 // flush answers what the server was not asked and nothing else is owed before.
 func (s *Session) flush() {
-	for {
+	for !s.is(partial) {
 		entry, ok := s.link.Replies.MadeUp()
 		if !ok {
 			return

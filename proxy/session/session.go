@@ -84,6 +84,7 @@ const (
 	hungUp                     // the client's side is closed or broken: read it out
 	refused                    // the refusal has been told; what follows is dropped up to Sync
 	partial                    // the client has got only a part of a message from the server
+	forgetting                 // a command that forgets statements is on its way
 )
 
 func (s *Session) is(f flags) bool { return s.flags&f != 0 }

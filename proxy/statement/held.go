@@ -3,9 +3,10 @@ package statement
 // Held is the set of statements that a server has prepared under their shared names, in the order of their last use. Zero
 // value: empty. It belongs to the server connection's loop.
 //
-// A statement enters it when its Parse is sent. Until the server has confirmed it, it may be relied on only within the
-// same segment (the messages up to a Sync): an error drops the rest of a segment, so there either both come to pass or
-// neither.
+// A Parse or Close counts as soon as it is sent, under a number of its own (op). Until the server has answered, that may be
+// relied on only within the same segment (the messages up to a Sync): an error drops the rest of a segment, so there either
+// all of it comes to pass or nothing does. What is Doubtful can always be closed and prepared anew: closing a statement
+// that does not exist is no error.
 type Held struct {
 	index map[*Statement]int32
 	slots []held
@@ -14,10 +15,15 @@ type Held struct {
 
 type held struct {
 	st      *Statement
-	segment uint32 // in which its Parse was sent; 0: confirmed
+	op      uint32 // the latest Parse or Close that was sent
+	segment uint32 // in which that was; 0: the server has confirmed the Parse
+	closing bool   // it is a Close
 	stale   uint32 // the statement's staleness when it was prepared
 	catalog uint32 // the catalog's age when it was prepared
 }
+
+// noSegment is no segment that could be current.
+const noSegment = ^uint32(0)
 
 // Standing says whether a statement may be used on a server.
 type Standing uint8
@@ -29,7 +35,7 @@ const (
 	Ready                    // may be used
 )
 
-// Len returns how many statements the server holds, as far as is known.
+// Len returns how many statements the server holds, counting those of which that is not known.
 func (h *Held) Len() int { return len(h.index) }
 
 // Standing reports on a statement for use in the given segment, and marks it as used.
@@ -40,7 +46,12 @@ func (h *Held) Standing(st *Statement, segment uint32) Standing {
 	}
 	h.order.touch(i)
 	s := &h.slots[i]
-	if (s.segment != 0 && s.segment != segment) || s.stale != st.stale.Load() {
+	switch {
+	case s.segment != 0 && s.segment != segment:
+		return Doubtful
+	case s.closing:
+		return Missing
+	case s.stale != st.stale.Load():
 		return Doubtful
 	}
 	return Ready
@@ -51,30 +62,61 @@ func (h *Held) Fresh(st *Statement, catalog uint32) bool {
 	return h.slots[h.index[st]].catalog == catalog
 }
 
-// Add notes that the statement's Parse is sent in a segment.
-func (h *Held) Add(st *Statement, segment, catalog uint32) {
-	i, ok := h.index[st]
-	if !ok {
-		if h.index == nil {
-			h.index = make(map[*Statement]int32)
-		}
-		i = h.order.add()
-		for int(i) >= len(h.slots) {
-			h.slots = append(h.slots, held{})
-		}
-		h.index[st] = i
-	}
-	h.slots[i] = held{st: st, segment: segment, stale: st.stale.Load(), catalog: catalog}
+// Prepare notes that the statement's Parse is sent in a segment.
+func (h *Held) Prepare(st *Statement, op, segment, catalog uint32) {
+	*h.slot(st) = held{st: st, op: op, segment: segment, stale: st.stale.Load(), catalog: catalog}
 }
 
-// Confirm notes that the server has prepared the statement.
-func (h *Held) Confirm(st *Statement) {
-	if i, ok := h.index[st]; ok {
+// Close notes that a Close of the statement is sent in a segment.
+func (h *Held) Close(st *Statement, op, segment uint32) {
+	*h.slot(st) = held{st: st, op: op, segment: segment, closing: true}
+}
+
+// slot returns the statement's slot, the newest from now on.
+func (h *Held) slot(st *Statement) *held {
+	i, ok := h.index[st]
+	if ok {
+		h.order.touch(i)
+		return &h.slots[i]
+	}
+	if h.index == nil {
+		h.index = make(map[*Statement]int32)
+	}
+	i = h.order.add()
+	for int(i) >= len(h.slots) {
+		h.slots = append(h.slots, held{})
+	}
+	h.index[st] = i
+	return &h.slots[i]
+}
+
+// Done notes that the server has carried out a Parse or Close.
+func (h *Held) Done(st *Statement, op uint32) {
+	i, ok := h.index[st]
+	switch {
+	case !ok || h.slots[i].op != op: // a later one decides
+	case h.slots[i].closing:
+		h.Remove(st)
+	default:
 		h.slots[i].segment = 0
 	}
 }
 
-// Remove notes that the server does not hold the statement (any more).
+// Skipped notes that the server has skipped a Parse or Close.
+func (h *Held) Skipped(st *Statement, op uint32) {
+	if i, ok := h.index[st]; ok && h.slots[i].op == op {
+		h.slots[i].segment, h.slots[i].closing = noSegment, false
+	}
+}
+
+// Refused notes that the server has refused a Parse.
+func (h *Held) Refused(st *Statement, op uint32) {
+	if i, ok := h.index[st]; ok && h.slots[i].op == op {
+		h.Remove(st)
+	}
+}
+
+// Remove notes that the server does not hold the statement.
 func (h *Held) Remove(st *Statement) {
 	i, ok := h.index[st]
 	if !ok {
