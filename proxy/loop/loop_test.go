@@ -76,7 +76,7 @@ func tcpPair(t testing.TB) (ours, theirs *net.TCPConn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	a, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
 	b, err := ln.Accept()

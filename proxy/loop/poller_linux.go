@@ -74,7 +74,8 @@ func (p *poller) control(op int, e event) error {
 	if e.writable {
 		ev.Events |= unix.EPOLLOUT
 	}
-	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(p.epoll), uintptr(op), uintptr(e.fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+	_, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_CTL,
+		uintptr(p.epoll), uintptr(op), uintptr(e.fd), uintptr(unsafe.Pointer(&ev)), 0, 0) //nolint:gosec // The kernel reads one event.
 	if errno != 0 {
 		return errno
 	}
@@ -83,14 +84,15 @@ func (p *poller) control(op int, e event) error {
 
 // poll returns how many events there are now. It does not tell the scheduler, as it cannot block.
 func (p *poller) poll() (int, error) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events[0])), maxEvents, 0, 0, 0)
-	if errno != 0 && errno != unix.EINTR {
-		return 0, errno
-	}
-	if errno != 0 {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT,
+		uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events[0])), maxEvents, 0, 0, 0) //nolint:gosec // The kernel writes at most maxEvents.
+	switch {
+	case errno == 0:
+		return int(n), nil
+	case errno == unix.EINTR:
 		return 0, nil
 	}
-	return int(n), nil
+	return 0, errno
 }
 
 // wait blocks until there are events, the milliseconds have passed (never, if negative) or a signal has come. It tells the

@@ -11,7 +11,8 @@ import (
 
 func read(fd int32, p []byte) (int, unix.Errno) {
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		n, _, errno := unix.RawSyscall(unix.SYS_READ,
+			uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p))) //nolint:gosec // The kernel writes at most len(p).
 		if errno == 0 {
 			return int(n), 0
 		}
@@ -23,7 +24,8 @@ func read(fd int32, p []byte) (int, unix.Errno) {
 
 func write(fd int32, p []byte) (int, unix.Errno) {
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		n, _, errno := unix.RawSyscall(unix.SYS_WRITE,
+			uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p))) //nolint:gosec // The kernel reads len(p).
 		if errno == 0 {
 			return int(n), 0
 		}
@@ -40,7 +42,8 @@ func writev(fd int32, spans *[2]unix.Iovec, a, b []byte) (int, unix.Errno) {
 	spans[1].SetLen(len(b))
 	defer func() { *spans = [2]unix.Iovec{} }() // They would keep a and b alive.
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&spans[0])), 2)
+		n, _, errno := unix.RawSyscall(unix.SYS_WRITEV,
+			uintptr(fd), uintptr(unsafe.Pointer(&spans[0])), 2) //nolint:gosec // The kernel reads two spans.
 		if errno == 0 {
 			return int(n), 0
 		}
