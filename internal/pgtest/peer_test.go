@@ -119,3 +119,8 @@ func (f *failure) Cleanup(cleanup func()) { f.cleanup = cleanup }
 func (f *failure) Errorf(format string, args ...any) {
 	f.message += fmt.Sprintf(format, args...)
 }
+
+func (f *failure) Fatal(args ...any) {
+	f.message += fmt.Sprint(args...)
+	panic("fatal")
+}

@@ -2,7 +2,7 @@
 // only. Clusters are started by package pgcluster; here they are bound to a test's life.
 //
 // The invariant: a test that needs PostgreSQL either has it, or is skipped with the reason and the cure, or fails where
-// PGSIDECAR_TEST_PG_REQUIRED is set. No test passes because its server was missing.
+// PGSIDECAR_TEST_PG_REQUIRED lists versions. No test passes because its server was missing.
 package pgtest
 
 import (
@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 
 // Superuser is the bootstrap role of every cluster, trusted on the unix socket.
 const Superuser = pgcluster.Superuser
+
+// requiredEnv names a variable that lists, with commas, the major versions without which tests fail instead of being skipped.
+const requiredEnv = "PGSIDECAR_TEST_PG_REQUIRED"
 
 // timeout bounds every operation on a cluster. It is long because machines that run tests are busy; nothing waits for it in vain.
 const timeout = 2 * time.Minute
@@ -135,6 +139,11 @@ func Versions(t testing.TB) []int {
 	for _, inst := range installed {
 		majors = append(majors, inst.Major)
 	}
+	for _, major := range strings.FieldsFunc(os.Getenv(requiredEnv), func(r rune) bool { return r == ',' }) {
+		if !slices.ContainsFunc(majors, func(m int) bool { return strconv.Itoa(m) == major }) {
+			missing(t, fmt.Sprintf("PostgreSQL %s was not found", major))
+		}
+	}
 	return majors
 }
 
@@ -177,7 +186,7 @@ func installed() []pgcluster.Installation { return pgcluster.Installations(modul
 func missing(t testing.TB, what string) {
 	t.Helper()
 	cure := what + ": run `make deps`, or set PGSIDECAR_TEST_PG15 (PG17, PG18) to the directory of its programs"
-	if os.Getenv("PGSIDECAR_TEST_PG_REQUIRED") != "" {
+	if os.Getenv(requiredEnv) != "" {
 		t.Fatal(cure)
 	}
 	t.Skip(cure)

@@ -44,3 +44,13 @@ func TestStart_authenticationIsAskedFor(t *testing.T) {
 		})
 	}
 }
+
+func TestVersions_aRequiredOneThatIsMissingFails(t *testing.T) {
+	t.Setenv("PGSIDECAR_TEST_PG_REQUIRED", "15,99")
+	inner := &failure{TB: t}
+	require.Panics(t, func() { pgtest.Versions(inner) })
+	require.Contains(t, inner.message, "PostgreSQL 99 was not found: run `make deps`")
+
+	t.Setenv("PGSIDECAR_TEST_PG_REQUIRED", "")
+	require.NotEmpty(t, pgtest.Versions(inner))
+}
