@@ -86,13 +86,13 @@ func (p *poller) control(op int, e event) error {
 func (p *poller) poll() (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT,
 		uintptr(p.epoll), uintptr(unsafe.Pointer(&p.events[0])), maxEvents, 0, 0, 0) //nolint:gosec // The kernel writes at most maxEvents.
-	switch {
-	case errno == 0:
-		return int(n), nil
-	case errno == unix.EINTR:
-		return 0, nil
+	if errno == unix.EINTR {
+		n, errno = 0, 0
 	}
-	return 0, errno
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 // wait blocks until there are events, the milliseconds have passed (never, if negative) or a signal has come. It tells the

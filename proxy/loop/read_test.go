@@ -177,3 +177,28 @@ func TestKeep_leavesTheReadBytesAsTheyAre(t *testing.T) {
 	})
 	require.True(t, same)
 }
+
+func TestTakeKept_returnsWhatIsKeptOnceAndWithoutASystemCall(t *testing.T) {
+	s := newStepper(t, 64)
+	for _, length := range []int{10, 60} { // Copied to the scratch, and in a buffer of its own.
+		want := random(length)
+		s.send(want)
+		_, err, _ := s.read(length)
+		require.NoError(t, err)
+		before := s.l.Stats().Reads
+		var got, again []byte
+		on(t, s.l, func() {
+			b := s.p.conn.TakeKept()
+			again = s.p.conn.TakeKept()
+			got = bytes.Clone(b)
+			s.p.conn.Keep(b[5:])
+		})
+		require.Equal(t, want, got)
+		require.Nil(t, again)
+		require.Equal(t, before, s.l.Stats().Reads)
+		s.send([]byte("!"))
+		got, err, _ = s.read(0)
+		require.NoError(t, err)
+		require.Equal(t, append(want[5:], '!'), got)
+	}
+}
