@@ -43,6 +43,7 @@ func startFor(t testing.TB, upstream string, change func(*proxy.Config)) *testPr
 		Server: server.Config{Upstream: parsed},
 	}
 	config.Pool.MaxConnections = 4
+	config.Session.SentinelEvery = 1
 	if change != nil {
 		change(&config)
 	}

@@ -68,3 +68,17 @@ func TestSettings_replayedOnlyWhenTheServerHasOthers(t *testing.T) {
 	}
 	require.Equal(t, before, p.Snapshot().Totals.StateReplays)
 }
+
+// An operator is the one way to call a function that no text shows.
+func TestSentinel_reportsAndClosesAServerThatHoldsState(t *testing.T) {
+	c := pgtest.Shared(t, 0)
+	c.Exec(t, `create or replace function sly(int, int) returns int language plpgsql as
+		'begin perform set_config(''work_mem'', ''9MB'', false); return 1; end';
+		drop operator if exists ### (int, int);
+		create operator ### (leftarg = int, rightarg = int, function = sly)`)
+	p := onOne(t, c)
+	a, b := pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url())
+	one(t, a, "select 1 ### 2")
+	require.Equal(t, "4MB", one(t, b, "show work_mem"))
+	require.EqualValues(t, 1, p.Snapshot().Totals.StateLeaks)
+}

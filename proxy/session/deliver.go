@@ -5,6 +5,7 @@ import (
 
 	"pgsidecar/proxy/loop"
 	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/state"
 	"pgsidecar/proxy/statement"
 	"pgsidecar/proxy/wire"
 )
@@ -121,7 +122,7 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	case wire.CommandComplete:
 		s.commandComplete(p, done, completes)
 	case wire.NotificationResponse:
-		if s.pinned == nil && s.virtual() {
+		if s.virtual() && !s.mayListen() {
 			e.cut(at, end) // of a LISTEN that was not this client's
 			l.cut = true
 		}
@@ -133,6 +134,16 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 		s.makeUp(e, end)
 	}
 	return nil
+}
+
+// mayListen tells whether notifications from the linked server are the client's: it is known to listen, or it may have begun
+// to and the audit that will tell has not been answered. Notifications do not wait for that.
+func (s *Session) mayListen() bool {
+	if s.pinned != nil || s.effects.Has(state.Listen) || state.Suspicious(s.effects) {
+		return true
+	}
+	head := s.link.Replies.Head()
+	return head != nil && head.Purpose == purposeAudit
 }
 
 // makeUp answers, behind position at, the requests at the head of the queue that the server was not asked.

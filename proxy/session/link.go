@@ -132,7 +132,7 @@ func (s *Session) settle() {
 		return
 	}
 	if s.pinned == nil {
-		s.unlink().release()
+		s.unlink().giveBack()
 	}
 	if s.worker.draining {
 		s.fatal(errDraining)
@@ -164,7 +164,7 @@ func (s *Session) part(m manner) {
 	case untouched && l.Replies.Settled() && s.virtual():
 		l.release()
 	case idle && clean && l.Replies.Settled():
-		l.release()
+		l.giveBack()
 	case idle || m == polite || l.Replies.Settled():
 		l.retire("client left")
 	default:

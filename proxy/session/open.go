@@ -62,8 +62,9 @@ func (s *Session) open() {
 	s.startup = s.worker.shared.Settings.Intern(s.who.Settings)
 	s.settings = s.startup
 	s.worker.shared.Custom.learn(s.startup)
-	if parameters, ok := s.worker.shared.Welcomes.get(s.who.Pool, s.settings); ok {
-		s.welcome(parameters, 0)
+	if known, ok := s.worker.shared.Welcomes.get(s.who.Pool, s.startup); ok {
+		s.startup, s.settings = known.settings, known.settings
+		s.welcome(known.parameters, 0)
 		return
 	}
 	if l := s.acquire(); l != nil {
@@ -90,10 +91,21 @@ func (s *Session) opened() {
 	s.send(e.result(0))
 }
 
-// introduce sends the welcome of a client whose settings the linked server has, and lets the server go.
+// introduce sends the welcome of a client whose settings the linked server has, and lets the server go. The first time
+// that somebody comes with these settings, the server is asked how it spells them, so that equal settings are one set
+// whoever has made them.
 func (s *Session) introduce() {
-	parameters := appendParameters(nil, s.link.Parameters())
-	s.worker.shared.Welcomes.put(s.who.Pool, s.settings, parameters)
+	l, came := s.link, s.startup
+	if came != nil && !l.audited && l.refused != purposeAudit {
+		s.audit()
+		return
+	}
+	if l.audited {
+		s.adopt()
+		s.startup = s.settings
+	}
+	parameters := appendParameters(nil, l.Parameters())
+	s.worker.shared.Welcomes.put(s.who.Pool, came, welcome{settings: s.startup, parameters: parameters})
 	s.welcome(parameters, 0)
 	if s.phase == active {
 		s.settle()
@@ -130,12 +142,18 @@ type Welcomes struct {
 }
 
 type reported struct {
-	base    map[string]string          // what the latest new connection reported
-	servers int                        // connections that are open
-	texts   map[*state.Settings][]byte // ParameterStatus messages
+	base    map[string]string           // what the latest new connection reported
+	servers int                         // connections that are open
+	known   map[*state.Settings]welcome // by what clients have come with
 }
 
-// maxWelcomes bounds the texts of one pool.
+// welcome is what a client is told that comes with certain settings, and what these are in the server's spelling.
+type welcome struct {
+	settings   *state.Settings
+	parameters []byte // ParameterStatus messages
+}
+
+// maxWelcomes bounds what is remembered of one pool.
 const maxWelcomes = 1000
 
 func newWelcomes() *Welcomes {
@@ -144,25 +162,25 @@ func newWelcomes() *Welcomes {
 	return w
 }
 
-func (w *Welcomes) get(p *pool.Pool, settings *state.Settings) ([]byte, bool) {
+func (w *Welcomes) get(p *pool.Pool, came *state.Settings) (welcome, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	r := w.mu.pools[p]
 	if r == nil {
-		return nil, false
+		return welcome{}, false
 	}
-	text, ok := r.texts[settings]
-	return text, ok
+	known, ok := r.known[came]
+	return known, ok
 }
 
-func (w *Welcomes) put(p *pool.Pool, settings *state.Settings, text []byte) {
+func (w *Welcomes) put(p *pool.Pool, came *state.Settings, known welcome) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r := w.mu.pools[p]; r != nil && r.servers > 0 {
-		if len(r.texts) >= maxWelcomes {
-			clear(r.texts)
+		if len(r.known) >= maxWelcomes {
+			clear(r.known)
 		}
-		r.texts[settings] = text
+		r.known[came] = known
 	}
 }
 
@@ -172,13 +190,13 @@ func (w *Welcomes) connected(p *pool.Pool, parameters map[string]string) {
 	defer w.mu.Unlock()
 	r := w.mu.pools[p]
 	if r == nil {
-		r = &reported{texts: make(map[*state.Settings][]byte)}
+		r = &reported{known: make(map[*state.Settings]welcome)}
 		w.mu.pools[p] = r
 	}
 	r.servers++
 	if !maps.Equal(r.base, parameters) {
 		r.base = parameters
-		clear(r.texts)
+		clear(r.known)
 	}
 }
 
@@ -200,7 +218,7 @@ func (w *Welcomes) changed(p *pool.Pool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r := w.mu.pools[p]; r != nil {
-		clear(r.texts)
+		clear(r.known)
 	}
 }
 

@@ -90,6 +90,10 @@ func (s *Session) ownRequestFailed() {
 		Hint:    string(wire.ErrorField(body, 'H')),
 	}
 	attrs := append(s.attrs(), "server_pid", l.PID, "sqlstate", answer.Code, "message", answer.Message)
+	if l.refused == purposeAudit && s.phase == opening {
+		s.introduce() // in the client's own spelling
+		return
+	}
 	if l.refused == purposeAudit {
 		s.worker.log().Warn("server refused to tell what its session holds: the client keeps it", attrs...)
 		l.answer = nil

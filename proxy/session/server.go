@@ -37,6 +37,7 @@ type Server struct {
 	dying     bool  // it has reported that it ends
 	leaving   bool  // it is being closed: Terminate has been written
 	cancels   int   // cancel requests on their way
+	watched   bool  // the sentinel is looking at it
 	releasing bool  // to be released when those have ended
 	retiring  string
 	answer    []byte // rows of an audit
@@ -87,7 +88,7 @@ func (l *Server) Evict(reason string) {
 
 func (e *eviction) Run() {
 	l := (*Server)(e)
-	if l.worker != nil && l.session == nil && !l.leaving && l.Attached() {
+	if l.worker != nil && l.session == nil && !l.leaving && !l.watched && l.Attached() {
 		l.retire(*l.evicted.Load())
 	}
 }
@@ -236,6 +237,8 @@ func (l *Server) gone(reason string) {
 // Readable is called by the loop.
 func (l *Server) Readable(hangup bool) {
 	switch {
+	case l.watched:
+		l.examine()
 	case l.leaving:
 		l.discard()
 	case l.session != nil:

@@ -78,13 +78,13 @@ type Session struct {
 type flags uint8
 
 const (
-	touched  flags = 1 << iota // something has been sent to the linked server on the client's behalf
-	dropping                   // the rest of a client's message is dropped
-	stalled                    // the next message waits until the server owes nothing
-	hungUp                     // the client's side is closed or broken: read it out
-	refused                    // the refusal has been told; what follows is dropped up to Sync
-	partial                    // the client has got only a part of a message from the server
-	forgetting                 // a command that forgets statements is on its way
+	touched    flags = 1 << iota // something has been sent to the linked server on the client's behalf
+	dropping                     // the rest of a client's message is dropped
+	stalled                      // the next message waits until the server owes nothing
+	hungUp                       // the client's side is closed or broken: read it out
+	refused                      // the refusal has been told; what follows is dropped up to Sync
+	partial                      // the client has got only a part of a message from the server
+	forgetting                   // a command that forgets statements is on its way
 )
 
 func (s *Session) is(f flags) bool { return s.flags&f != 0 }

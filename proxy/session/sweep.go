@@ -31,6 +31,11 @@ func (t *sweeper) Run() {
 	w.gauges.Shared.Store(int64(w.table.Len()))
 	w.servers.each(func(l *Server) {
 		switch {
+		case l.watched:
+			if now-l.since > int64(lingerAtClose) {
+				l.unwatch()
+				l.retire("sentinel got no answer")
+			}
 		case l.leaving:
 			if l.session == nil && l.retiring != "client left" && now-l.since > int64(lingerAtClose) {
 				l.finish()

@@ -23,6 +23,9 @@ type Config struct {
 	TransactionTimeout     time.Duration
 	IdleTransactionTimeout time.Duration
 
+	// SentinelEvery makes every so many released servers prove that they hold nothing of their client; 0: none has to.
+	SentinelEvery int
+
 	PreparedPerServer int // statements that a server holds; default 200, never less than 1
 	PreparedPerClient int // names that a client may have; default 5000
 }
@@ -93,6 +96,7 @@ type Worker struct {
 	servers  ring[Server, *Server]   // the servers of this loop that are linked or closing, for the sweep
 
 	sweeper  sweeper
+	released int // servers, for the sentinel
 	draining bool
 	gauges   Gauges
 }
