@@ -203,20 +203,21 @@ func (f *failure) add(p *Pool, d *dial, err error, now int64) {
 	f.err, f.at = err, now
 }
 
-// welcome gives a new waiter Hold of its own when that of its predecessors has passed. After a while without attempts,
-// nothing is known any more.
+// welcome gives a waiter Hold of its own when it has no predecessors, but the next failure ends its wait if Hold had
+// passed before. After a while without attempts, nothing is known any more.
 func (f *failure) welcome(p *Pool, now int64) {
 	if f.err == nil || p.dependents() > 0 {
 		return
 	}
 	t := p.target
-	switch c := &t.config; {
-	case now-f.at >= int64(max(c.Hold, c.BackoffMax)):
+	c := &t.config
+	if now-f.at >= int64(max(c.Hold, c.BackoffMax)) {
 		*f = failure{}
-	case now >= f.deadline:
-		f.deadline, f.spent = now+int64(max(c.Hold, 0)), true
-		t.alarm(f.deadline)
+		return
 	}
+	f.spent = f.spent || now >= f.deadline
+	f.deadline = now + int64(max(c.Hold, 0))
+	t.alarm(f.deadline)
 }
 
 // bereave begins Hold anew when the pool has lost its last connection, as all depend on dials from now on.

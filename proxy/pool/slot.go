@@ -77,7 +77,7 @@ func (s *Slot) Closed() {
 	}
 	s.retire(reasonLost)
 	s.become(slotClosed)
-	s.settle(-1)
+	s.settle(noLoop)
 	for _, b := range s.pool.bounds {
 		b.open--
 		b.closing--
