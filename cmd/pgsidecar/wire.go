@@ -166,7 +166,7 @@ func wireSession(c config.Config) session.Config {
 	return session.Config{
 		AcquireTimeout: c.Pool.AcquireTimeout, WriteTimeout: c.Client.WriteTimeout, ClientIdleTimeout: c.Client.IdleTimeout,
 		QueryTimeout: c.Timeouts.Query, TransactionTimeout: c.Timeouts.Transaction, IdleTransactionTimeout: c.Timeouts.IdleTransaction,
-		PreparedPerServer: c.PreparedStatements.Max, PreparedPerClient: c.PreparedStatements.MaxPerClient,
+		SentinelEvery: c.Session.SentinelEvery, PreparedPerServer: c.PreparedStatements.Max, PreparedPerClient: c.PreparedStatements.MaxPerClient,
 	}
 }
 

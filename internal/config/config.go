@@ -18,6 +18,7 @@ type Config struct {
 	Client             Client
 	Timeouts           Timeouts
 	PreparedStatements PreparedStatements
+	Session            Session
 	ClientAuth         ClientAuth
 	ClientTLS          ClientTLS
 	Databases          map[string]Database // By the name that clients ask for.
@@ -74,6 +75,11 @@ type Timeouts struct {
 	Query           time.Duration
 	Transaction     time.Duration
 	IdleTransaction time.Duration
+}
+
+// Session is how the state of clients' sessions is kept apart.
+type Session struct {
+	SentinelEvery int // Releases.
 }
 
 // PreparedStatements bounds the tables of prepared statements.
@@ -219,6 +225,7 @@ func Default() Config {
 		Failover:           Failover{Hold: 10 * time.Second},
 		Client:             Client{MaxClients: 10_000, LoginTimeout: time.Minute, WriteTimeout: time.Minute},
 		PreparedStatements: PreparedStatements{Max: 200, MaxPerClient: 5000},
+		Session:            Session{SentinelEvery: 10_000},
 		ClientAuth:         ClientAuth{Method: AuthTrust, UnknownUsers: UnknownReject},
 		ClientTLS:          ClientTLS{Mode: TLSDisable, MinVersion: TLS12},
 		Drain:              Drain{Timeout: 30 * time.Second},

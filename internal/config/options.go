@@ -117,6 +117,10 @@ func (c *Config) poolOptions() []option {
 	}, {
 		key: "prepared_statements.max_per_client", value: number(&c.PreparedStatements.MaxPerClient, 1, maxClients),
 		doc: "How many prepared statements one client may hold.",
+	}, {
+		key: "session.sentinel_every", value: number(&c.Session.SentinelEvery, 0, 1_000_000_000),
+		doc: "Every so many releases the server that is released is asked, off the client's path, whether it holds anything of its client. " +
+			"What should never happen closes it, is logged, and counts in pgsidecar_state_leaks_total. 0 asks never, 1 always.",
 	}}
 }
 
