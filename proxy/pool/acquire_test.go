@@ -269,11 +269,11 @@ func TestGrant_connectionDiesBeforeTake_waiterGetsAnother(t *testing.T) {
 
 func TestRelease_oldestWaiterOnOtherLoop_isPassedOverWhileItHasHardlyWaited(t *testing.T) {
 	for name, tc := range map[string]struct {
-		waited  time.Duration
-		verdict Verdict
+		waited time.Duration
+		moves  bool
 	}{
-		"hardly": {preferOwnLoop - time.Microsecond, Give},
-		"long":   {preferOwnLoop, Move},
+		"hardly": {preferOwnLoop - time.Microsecond, false},
+		"long":   {preferOwnLoop, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, Config{Loops: 2, MaxConnections: 1}, func(t *testing.T, w *world) {
@@ -283,13 +283,47 @@ func TestRelease_oldestWaiterOnOtherLoop_isPassedOverWhileItHasHardlyWaited(t *t
 				far.acquire(p)
 				near.acquire(p)
 				w.pass(tc.waited)
-				require.Equal(t, tc.verdict, holder.release())
+				require.Equal(t, Give, holder.release())
 				w.settle()
-				require.Equal(t, tc.verdict == Move, far.conn != nil)
-				require.Equal(t, tc.verdict == Give, near.conn != nil)
+				require.Equal(t, tc.moves, far.conn != nil)
+				require.Equal(t, !tc.moves, near.conn != nil)
 			})
 		})
 	}
+}
+
+func TestRelease_callerDetachesForAWaiterOfItsOwnLoop_doesNoHarm(t *testing.T) {
+	inWorld(t, Config{MaxConnections: 1}, func(t *testing.T, w *world) {
+		p := w.target.Pool("db", "user")
+		holder := w.fill(p, 1)[0]
+		s := w.session(2, 0)
+		s.acquire(p)
+		c := holder.drop()
+		verdict, to := p.Release(c)
+		require.Equal(t, Give, verdict)
+		c.detach(0)
+		to.Granted()
+		w.settle()
+		require.Equal(t, c, s.conn)
+	})
+}
+
+func TestMoveFailed_connectionIsStillClosing_keepsItsSlot(t *testing.T) {
+	inWorld(t, Config{Loops: 2, MaxConnections: 1}, func(t *testing.T, w *world) {
+		p := w.target.Pool("db", "user")
+		w.idle(p, 1)
+		s := w.session(2, 1)
+		s.acquire(p)
+		w.conns[0].slot.Closing() // Terminate has been written
+		w.conns[0].slot.MoveFailed()
+		w.loops[0].tasks = nil // that was the move
+		w.settle()
+		require.Nil(t, s.conn)
+		require.Equal(t, 1, w.dialled())
+		w.conns[0].close()
+		w.settle()
+		require.NotNil(t, s.conn)
+	})
 }
 
 // Closing idle connections held their places while their replacements were dialled in another pool (Vitess #20080).
@@ -316,9 +350,9 @@ func TestClosed_manyTimes_freesOneSlot(t *testing.T) {
 		p := w.target.Pool("db", "user")
 		c := w.fill(p, 1)[0].drop()
 		c.close()
+		c.slot.MoveFailed()
 		c.slot.Closed()
 		c.slot.Closing()
-		c.slot.MoveFailed()
 		a, b := w.session(2, 0), w.session(3, 0)
 		a.acquire(p)
 		b.acquire(p)

@@ -168,7 +168,7 @@ func (p *Pool) releaseOnly(s *session) Verdict {
 		s.world.loops[s.loop].post(c.close)
 	case Give:
 		to.Granted()
-	case Idle, Move:
+	case Idle:
 	}
 	return verdict
 }

@@ -274,13 +274,13 @@ func (w *world) release(c *fakeConn, loop int) Verdict {
 	case Close:
 		c.close()
 	case Give:
-		to.Granted()
-	case Move:
-		if w.unsafe != nil && w.unsafe() {
-			c.close()
-			break
+		if _, moves := to.(*Slot); moves {
+			if w.unsafe != nil && w.unsafe() {
+				c.close()
+				break
+			}
+			c.detach(loop)
 		}
-		c.detach(loop)
 		to.Granted()
 	}
 	return verdict

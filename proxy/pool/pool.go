@@ -93,12 +93,10 @@ const (
 	Idle Verdict = iota
 	// Close has the caller close it and call Slot.Closed.
 	Close
-	// Give leaves it attached: it is a waiter's on this loop. The caller calls Granted of the Grantee that came with the
-	// verdict.
+	// Give has assigned it to a waiter. The caller calls Granted of the Grantee that came with the verdict, after it has
+	// detached the connection; it need not detach it when it knows the Grantee for one of its own loop. When that goes
+	// wrong, it closes the connection and calls Slot.Closed instead.
 	Give
-	// Move sends it to a waiter on another loop. The caller detaches it and then calls Granted of the Grantee that came
-	// with the verdict, or closes it and calls Slot.Closed.
-	Move
 )
 
 // Acquire lends a connection. When one is idle on the waiter's loop, it is lent at once. Otherwise w is queued, or an
@@ -198,21 +196,19 @@ func (p *Pool) Release(c Conn) (Verdict, Grantee) {
 		s.retire(reasonEvicted)
 		return Close, nil
 	}
-	switch {
-	case w == nil:
+	if w == nil {
 		s.idleSince = now
 		s.become(slotIdle)
 		t.serve(now) // Another pool may want its slot.
 		return Idle, nil
-	case w.loop == s.loop:
-		p.dequeue(w)
+	}
+	p.dequeue(w)
+	if w.loop == s.loop {
 		w.grant(s)
 		return Give, w.grantee
-	default:
-		p.dequeue(w)
-		w.expect(s)
-		return Move, s
 	}
+	w.expect(s)
+	return Give, s // The waiter is told when this loop has let go.
 }
 
 // current is the pool, or the one that has taken its place if it has been retired.

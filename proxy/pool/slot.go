@@ -85,8 +85,9 @@ func (s *Slot) Closed() {
 	t.serve(t.now())
 }
 
-// MoveFailed answers Conn.Move for a connection that has died and has been closed: what Closed does.
-func (s *Slot) MoveFailed() { s.Closed() }
+// MoveFailed answers Conn.Move for a connection that has died meanwhile: what Closing does, if that has not come first.
+// Closed follows, unless it has been called already.
+func (s *Slot) MoveFailed() { s.Closing() }
 
 // Granted makes the slot the Grantee of its own move, so that the pool learns when the old loop has let go: the waiter
 // may have given up meanwhile, and until this moment nobody else may touch the connection.
