@@ -136,11 +136,10 @@ func (s *Session) parseNamed(e *edit, at int, p wire.Piece, name []byte, st *sta
 		l.Replies.Push(entry)
 		e.cut(at, end)
 		return
-	case standing == statement.Missing:
-		s.makeRoom(e, at)
-	default:
+	case standing != statement.Missing:
 		s.injectClose(e, at, st)
 	}
+	s.makeRoom(e, at)
 	e.cut(at, end)
 	e.out = wire.AppendParse(e.out, st.Name, st.Definition)
 	entry.Op = s.prepares(st)
@@ -261,19 +260,29 @@ func (s *Session) close(e *edit, at int, p wire.Piece) next {
 		s.unnamed, entry.Op = nil, l.ChangeUnnamed(nil)
 		l.Replies.Push(entry)
 	default:
-		entry := server.Entry{Kind: server.Close, Fate: server.MakeUp}
-		if s.names != nil {
-			entry.Statement = s.names.Get(name)
-		}
-		if entry.Statement != nil {
-			entry.Name = string(name)
-			s.unconfirmed++
-			s.forgetName(entry.Name)
-		}
-		l.Replies.Push(entry)
-		e.cut(at, at+len(p.Data))
+		s.closeNamed(e, at, p, name)
 	}
 	return taken
+}
+
+// closeNamed closes a named statement: one of the client's here, any other on the server, where it may have been prepared by
+// SQL.
+func (s *Session) closeNamed(e *edit, at int, p wire.Piece, name []byte) {
+	var st *statement.Statement
+	if s.names != nil {
+		st = s.names.Get(name)
+	}
+	e.cut(at, at+len(p.Data))
+	if st == nil {
+		e.out = wire.AppendTarget(e.out, wire.Close, 'S', s.nameOnServer(name, nil))
+		s.link.Replies.Push(server.Entry{Kind: server.Close})
+		s.effects |= state.Deallocate
+		return
+	}
+	entry := server.Entry{Kind: server.Close, Fate: server.MakeUp, Statement: st, Name: string(name)}
+	s.unconfirmed++
+	s.forgetName(entry.Name)
+	s.link.Replies.Push(entry)
 }
 
 // closeName forgets a statement of the client, outside of any transaction.
@@ -325,25 +334,24 @@ func (s *Session) ensure(e *edit, at int, st *statement.Statement) {
 	if standing == statement.Ready || !st.Kept() {
 		return
 	}
-	if standing == statement.Missing {
-		s.makeRoom(e, at)
-	} else {
+	if standing != statement.Missing {
 		s.injectClose(e, at, st)
 	}
+	s.makeRoom(e, at)
 	s.worker.Stats.ReparsesNamed.Inc()
 	e.upTo(at)
 	e.out = wire.AppendParse(e.out, st.Name, st.Definition)
 	l.Replies.Push(server.Entry{Kind: server.Parse, Fate: server.Swallow, Statement: st, Op: s.prepares(st)})
 }
 
-// makeRoom closes the statement that was used longest ago on a server that holds as many as it may.
+// makeRoom closes the statements that were used longest ago on a server that holds as many as it may.
 func (s *Session) makeRoom(e *edit, at int) {
-	l := s.link
-	if l.Held.Len() < s.worker.config.PreparedPerServer {
-		return
-	}
-	if oldest := l.Held.Oldest(); oldest != nil {
-		s.injectClose(e, at, oldest)
+	for {
+		surplus := s.link.Held.Surplus(s.link.Segment, s.worker.config.PreparedPerServer)
+		if surplus == nil {
+			return
+		}
+		s.injectClose(e, at, surplus)
 	}
 }
 

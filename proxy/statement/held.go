@@ -11,6 +11,10 @@ type Held struct {
 	index map[*Statement]int32
 	slots []held
 	order list
+
+	// How many statements the segment that was the latest to close any has closed. They are gone for what follows in it.
+	closes   int
+	closesIn uint32
 }
 
 type held struct {
@@ -64,20 +68,37 @@ func (h *Held) Fresh(st *Statement, catalog uint32) bool {
 
 // Prepare notes that the statement's Parse is sent in a segment.
 func (h *Held) Prepare(st *Statement, op, segment, catalog uint32) {
-	*h.slot(st) = held{st: st, op: op, segment: segment, stale: st.stale.Load(), catalog: catalog}
+	h.put(h.slot(st), held{st: st, op: op, segment: segment, stale: st.stale.Load(), catalog: catalog})
 }
 
 // Close notes that a Close of the statement is sent in a segment.
 func (h *Held) Close(st *Statement, op, segment uint32) {
-	*h.slot(st) = held{st: st, op: op, segment: segment, closing: true}
+	if h.closesIn != segment {
+		h.closes, h.closesIn = 0, segment
+	}
+	h.put(h.slot(st), held{st: st, op: op, segment: segment, closing: true})
 }
 
+// put replaces what is in a slot.
+func (h *Held) put(i int32, now held) {
+	if h.gone(i) {
+		h.closes--
+	}
+	h.slots[i] = now
+	if h.gone(i) {
+		h.closes++
+	}
+}
+
+// gone tells whether the segment that was the latest to close any has closed this one.
+func (h *Held) gone(i int32) bool { return h.slots[i].closing && h.slots[i].segment == h.closesIn }
+
 // slot returns the statement's slot, the newest from now on.
-func (h *Held) slot(st *Statement) *held {
+func (h *Held) slot(st *Statement) int32 {
 	i, ok := h.index[st]
 	if ok {
 		h.order.touch(i)
-		return &h.slots[i]
+		return i
 	}
 	if h.index == nil {
 		h.index = make(map[*Statement]int32)
@@ -87,7 +108,7 @@ func (h *Held) slot(st *Statement) *held {
 		h.slots = append(h.slots, held{})
 	}
 	h.index[st] = i
-	return &h.slots[i]
+	return i
 }
 
 // Done notes that the server has carried out a Parse or Close.
@@ -105,7 +126,9 @@ func (h *Held) Done(st *Statement, op uint32) {
 // Skipped notes that the server has skipped a Parse or Close.
 func (h *Held) Skipped(st *Statement, op uint32) {
 	if i, ok := h.index[st]; ok && h.slots[i].op == op {
-		h.slots[i].segment, h.slots[i].closing = noSegment, false
+		now := h.slots[i]
+		now.segment, now.closing = noSegment, false
+		h.put(i, now)
 	}
 }
 
@@ -123,14 +146,27 @@ func (h *Held) Remove(st *Statement) {
 		return
 	}
 	delete(h.index, st)
-	h.slots[i] = held{}
+	h.put(i, held{})
 	h.order.remove(i)
 }
 
-// Oldest returns the statement that was used longest ago, or nil.
-func (h *Held) Oldest() *Statement {
-	if i := h.order.oldest(); i != 0 {
-		return h.slots[i].st
+// Surplus returns a statement that has to be closed in the given segment before another is prepared there, so that the
+// server never holds more than bound: the one that was used longest ago. It returns nil when there is room, and when those
+// that are left could not be prepared again.
+func (h *Held) Surplus(segment uint32, bound int) *Statement {
+	held := len(h.index)
+	if h.closesIn == segment {
+		held -= h.closes
+	}
+	if held < bound {
+		return nil
+	}
+	for range h.index {
+		i := h.order.oldest()
+		if one := &h.slots[i]; (!one.closing || one.segment != segment) && one.st.Kept() {
+			return one.st
+		}
+		h.order.touch(i)
 	}
 	return nil
 }
