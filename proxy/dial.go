@@ -34,19 +34,23 @@ func (d *dialer) Dial(ctx context.Context, in *pool.Pool, private any) (pool.Con
 }
 
 // traffic holds the counters of pools, one set a loop.
-type traffic struct{ pools sync.Map } // *pool.Pool to []stats.Pool
+type traffic struct{ pools sync.Map } // poolName to []stats.Pool
+
+type poolName struct{ database, user string }
+
+func nameOf(p *pool.Pool) poolName { return poolName{database: p.Database(), user: p.User()} }
 
 func (t *traffic) of(p *pool.Pool, loops int) []stats.Pool {
-	if counters, ok := t.pools.Load(p); ok {
+	if counters, ok := t.pools.Load(nameOf(p)); ok {
 		return counters.([]stats.Pool)
 	}
-	counters, _ := t.pools.LoadOrStore(p, make([]stats.Pool, loops))
+	counters, _ := t.pools.LoadOrStore(nameOf(p), make([]stats.Pool, loops))
 	return counters.([]stats.Pool)
 }
 
 // transactions returns how many transactions a pool has carried.
 func (t *traffic) transactions(p *pool.Pool) (n uint64) {
-	counters, ok := t.pools.Load(p)
+	counters, ok := t.pools.Load(nameOf(p))
 	if !ok {
 		return 0
 	}
@@ -82,18 +86,23 @@ func (p *Proxy) verify(ctx context.Context, who *session.Client, identity auth.I
 	who.Pool.AcquirePrivate(&waiter, &server.Login{
 		User: identity.User, Database: who.Pool.Database(), Password: identity.Password,
 	})
-	select {
-	case <-v.decided:
-		conn, err := waiter.Take()
-		if conn != nil {
-			conn.(*session.Server).Discard()
+	for {
+		select {
+		case <-v.decided:
+			conn, err := waiter.Take()
+			if conn != nil {
+				conn.(*session.Server).Discard()
+				return nil
+			}
+			if err != nil {
+				return err
+			} // else nothing has been decided yet
+		case <-ctx.Done():
+			if conn := who.Pool.Cancel(&waiter); conn != nil {
+				conn.(*session.Server).Discard()
+			}
+			return ctx.Err()
 		}
-		return err
-	case <-ctx.Done():
-		if conn := who.Pool.Cancel(&waiter); conn != nil {
-			conn.(*session.Server).Discard()
-		}
-		return ctx.Err()
 	}
 }
 
