@@ -21,9 +21,12 @@ type Audit struct {
 //
 // Objects of the temporary schema are found by their dependency on it, for which there is an index. The role and the
 // session's user are settings that pg_settings does not list, nor does it list custom ones: names are those that clients
-// have been seen to set.
+// have been seen to set. It does list what SET TRANSACTION has set, for ever after, although that ends with the
+// transaction.
 const auditSQL = `SELECT 's' AS k, name AS n, pg_catalog.current_setting(name) AS v FROM pg_catalog.pg_settings` +
 	` WHERE source OPERATOR(pg_catalog.=) 'session'` +
+	` AND name OPERATOR(pg_catalog.<>) ALL` +
+	` (ARRAY['transaction_isolation', 'transaction_read_only', 'transaction_deferrable'])` +
 	` UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role')` +
 	` WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'` +
 	` UNION ALL SELECT 's', 'session_authorization', SESSION_USER::pg_catalog.text` +
