@@ -124,7 +124,7 @@ func decodeRow(body []byte) (columns []string, ok bool) {
 }
 
 // Pins says what keeps a session on its server: a kind of a small fixed set, and the names that belong to it; "" if
-// nothing does. Settings do not: they can be set on any server.
+// nothing does. Settings do not, if they are Replayable: they can be set on any server.
 func (a *Audit) Pins() (kind, names string) {
 	switch {
 	case a.Temp > 0:
@@ -138,7 +138,21 @@ func (a *Audit) Pins() (kind, names string) {
 	case len(a.Channels) > 0:
 		return "LISTEN", quoteNames(a.Channels)
 	}
+	if fixed := a.fixed(); len(fixed) > 0 {
+		return "setting", quoteNames(fixed)
+	}
 	return "", ""
+}
+
+// fixed are the names of settings that cannot be given to another server.
+func (a *Audit) fixed() []string {
+	var names []string
+	for _, one := range a.Settings {
+		if !Replayable(one.Name) {
+			names = append(names, one.Name)
+		}
+	}
+	return names
 }
 
 func quoteNames(names []string) string {

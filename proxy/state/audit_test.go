@@ -191,6 +191,27 @@ func TestEffects_whatAnAuditFinds_wasAnnounced(t *testing.T) {
 	})
 }
 
+func TestAuditPins_whatCannotMove_isNamed(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		s := dial(t, c, c.Database(t), pgtest.Superuser)
+		for sql, want := range map[string][2]string{
+			"SET work_mem TO '2MB'":                       {},
+			"SET temp_buffers TO '2MB'":                   {"setting", `"temp_buffers"`},
+			"CREATE TEMP TABLE t ()":                      {"temporary object", ""},
+			"LISTEN b; LISTEN a":                          {"LISTEN", `"a", "b"`},
+			"PREPARE a AS SELECT 1":                       {"PREPARE", `"a"`},
+			"SELECT pg_advisory_lock(1)":                  {"advisory lock", ""},
+			"DECLARE \"C\" CURSOR WITH HOLD FOR SELECT 1": {"cursor WITH HOLD", `"C"`},
+		} {
+			s.run(sql)
+			a := s.audit(pgtest.Superuser)
+			kind, names := a.Pins()
+			require.Equal(t, want, [2]string{kind, names}, sql)
+			s.run("DISCARD ALL")
+		}
+	})
+}
+
 func isEmpty(a Audit) bool {
 	return len(a.Settings)+a.Temp+a.Locks+len(a.Channels)+len(a.Cursors)+len(a.Prepared) == 0
 }
