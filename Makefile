@@ -8,6 +8,7 @@ LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMODE
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help build run test vet lint fmt vuln fuzz bench deps clean
 
 help: ## Show this list
