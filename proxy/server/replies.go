@@ -82,9 +82,12 @@ type Replies struct {
 	skipping bool // an error has been reported and the Sync that ends skipping has not been requested yet
 	copying  bool // between CopyInResponse and the end of its command
 	foreign  bool // something else than copy data and Syncs has been sent while copying
-	lost     bool // a copy has failed in a way that leaves open what the server does with what was sent behind it
+	lost     bool // a copy has failed in a way that leaves open where the replies to what was sent behind it belong
 	ignored  int  // Syncs sent while copying, ignored unless the copy failed before they were read
 	unsure   int  // Syncs of a failed copy that may or may not be answered
+
+	// resolving is true between Resolve and the reply that tells.
+	resolving bool
 }
 
 // Empty tells whether the server owes nothing.
@@ -104,6 +107,19 @@ func (r *Replies) Unsure() bool { return r.Empty() && !r.skipping && r.unsure > 
 // Skipping tells whether the server ignores everything up to the next Sync. What a client sends before that Sync may be
 // dropped, and must not be pushed.
 func (r *Replies) Skipping() bool { return r.skipping }
+
+// Doubtful tells whether the server is skipping only if none of the unsure Syncs is answered. Then Resolve finds out, before
+// anything but copy data or a Sync is pushed or dropped.
+func (r *Replies) Doubtful() bool { return r.skipping && r.unsure > 0 }
+
+// Resolve notes that a Sync, a Close and a Flush are about to be written, to find out whether unsure Syncs have ended the
+// skipping: then more than one ReadyForQuery comes before CloseComplete. If not, the server's skipping ends with this Sync,
+// but the client's does not.
+func (r *Replies) Resolve() {
+	r.Push(Entry{Kind: Sync, Fate: Swallow})
+	r.Push(Entry{Kind: Close, Fate: Swallow})
+	r.resolving = true
+}
 
 // Starving tells whether the server waits for copy data, so that it answers nothing until more of that is sent.
 func (r *Replies) Starving() bool { return r.copying && !r.copyEnded() }
@@ -144,6 +160,7 @@ func (r *Replies) Push(e Entry) {
 	case starving:
 		r.foreign = true
 	}
+	r.lost = r.lost || (e.Fate == MakeUp && r.unsure > 0) // its place among ReadyForQuery messages cannot be known
 	r.open = e.leavesOpen(r.open)
 	r.queue = append(r.queue, e)
 }
@@ -208,7 +225,7 @@ func (r *Replies) shrink() {
 
 // MadeUp takes the next entry off the queue if it is to be made up.
 func (r *Replies) MadeUp() (Entry, bool) {
-	if r.Empty() || r.queue[r.head].Fate != MakeUp {
+	if r.Empty() || r.lost || r.queue[r.head].Fate != MakeUp {
 		return Entry{}, false
 	}
 	e := r.queue[r.head]
@@ -232,7 +249,7 @@ func (r *Replies) Reply(t byte) (v Verdict, done Entry, completes bool) {
 		r.unsure = 0 // what is answered was sent behind the unsure Syncs
 	} else if r.unsure > 0 && !r.mayBeReady() {
 		r.unsure--
-		r.skipping = false
+		r.skipping, r.resolving = false, false
 		r.open = r.open && !r.Empty()
 		return Deliver, Entry{}, false
 	}
@@ -249,6 +266,9 @@ func (r *Replies) Reply(t byte) (v Verdict, done Entry, completes bool) {
 		r.beginCopy()
 	case wire.CommandComplete:
 		r.endCopy()
+	case wire.CloseComplete:
+		r.skipping = r.skipping || r.resolving
+		r.resolving = false
 	}
 	if !ends {
 		r.answered = true
@@ -315,14 +335,12 @@ func (r *Replies) remove(from, to int) {
 // A simple Query, a function call or a Sync that fails is still answered by ReadyForQuery; then failed is that entry and
 // dropped is empty. stray is true when nothing was asked for: the server reports on its own that it ends the connection.
 func (r *Replies) Fail() (dropped []Entry, failed Entry, stray bool) {
+	if r.Empty() || r.lost {
+		return nil, Entry{}, true
+	}
 	r.unsure = 0
 	if r.copying {
-		r.lost = r.foreign && r.ignored > 0
-		r.unsure = r.ignored
-		r.copying, r.ignored = false, 0
-	}
-	if r.Empty() {
-		return nil, Entry{}, true
+		r.failCopy()
 	}
 	failed = r.queue[r.head]
 	switch failed.Kind {
@@ -336,9 +354,22 @@ func (r *Replies) Fail() (dropped []Entry, failed Entry, stray bool) {
 		end++
 	}
 	dropped = r.queue[r.head:end]
+	for i := 1; i < len(dropped) && r.unsure > 0; i++ {
+		r.lost = r.lost || dropped[i].Kind != copyEnd // an unsure Sync would have ended the skipping before it
+	}
 	r.head, r.answered = end, false
 	r.skipping = end == len(r.queue)
 	return dropped, failed, false
+}
+
+// failCopy makes the Syncs that were sent while copying unsure.
+func (r *Replies) failCopy() {
+	r.unsure = r.ignored
+	r.copying, r.ignored = false, 0
+	if r.unsure > 0 {
+		r.lost = r.foreign
+		r.Owed(func(e *Entry) { r.lost = r.lost || e.Fate == MakeUp })
+	}
 }
 
 // Reset forgets everything: the connection is being closed.

@@ -58,15 +58,27 @@ func (s *Session) replay(e *edit, at int, purpose uint8) bool {
 	return true
 }
 
-// probe finds out whether the Syncs of a copy that has failed are still to be answered.
-//
-// It closes a portal that does not exist, which is answered and changes nothing, whatever the server's state.
+// probe finds out whether the Syncs of a copy that has failed are still to be answered. It closes a portal that does not
+// exist, which is answered and changes nothing, whatever the server's state.
 func (s *Session) probe() {
-	out := wire.AppendTarget(s.worker.toServer[:0], wire.Close, 'P', statement.Prefix)
-	out = wire.AppendEmpty(out, wire.Flush)
+	out := appendProbe(s.worker.toServer[:0])
 	s.worker.toServer = keepBuffer(out)
 	s.link.Replies.Push(server.Entry{Kind: server.Close, Fate: server.Swallow})
 	s.send(out)
+}
+
+func appendProbe(dst []byte) []byte {
+	dst = wire.AppendTarget(dst, wire.Close, 'P', statement.Prefix)
+	return wire.AppendEmpty(dst, wire.Flush)
+}
+
+// resolve leaves the client unread until it is known whether the server skips what it sends (see server.Replies.Resolve).
+func (s *Session) resolve(e *edit, at int) {
+	e.upTo(at)
+	e.out = appendProbe(wire.AppendEmpty(e.out, wire.Sync))
+	s.link.Replies.Resolve()
+	s.link.NextSegment()
+	s.set(stalled, true)
 }
 
 // inspect looks at what the server answers to a request of our own.

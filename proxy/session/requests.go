@@ -177,6 +177,9 @@ func (s *Session) request(e *edit, at int, p wire.Piece) next {
 		s.refuseRequest(p)
 		s.drop(e, at, p)
 		return taken
+	case l != nil && l.Replies.Doubtful() && !forCopy(p.Type):
+		s.resolve(e, at)
+		return later
 	case l != nil && l.Replies.Skipping() && p.Type != wire.Sync:
 		s.drop(e, at, p) // as the server would
 		return taken
@@ -197,6 +200,15 @@ func (s *Session) request(e *edit, at int, p wire.Piece) next {
 		s.replay(e, at, purposeReplay)
 	}
 	return s.forward(e, at, p)
+}
+
+// forCopy tells whether a message is ignored outside of COPY, or ends what the server ignores.
+func forCopy(t byte) bool {
+	switch t {
+	case wire.CopyData, wire.CopyDone, wire.CopyFail, wire.Flush, wire.Sync:
+		return true
+	}
+	return false
 }
 
 // drop leaves a message out, the part of it that has not arrived yet too.
