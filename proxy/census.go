@@ -1,6 +1,9 @@
 package proxy
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // place is under which limits a client falls: the database that it asked for and the user that it logged in as.
 type place struct{ database, user string }
@@ -28,6 +31,7 @@ type census struct {
 		all      int
 		database map[string]int
 		user     map[string]int
+		emptied  time.Time // when the last client left; at first, when there was none yet
 		closed   bool
 	}
 }
@@ -36,6 +40,17 @@ func (c *census) init() {
 	c.ended = make(chan struct{})
 	c.mu.database = make(map[string]int)
 	c.mu.user = make(map[string]int)
+	c.mu.emptied = time.Now()
+}
+
+// emptied returns when the last client left, or the zero time while there is one.
+func (c *census) emptied() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.all > 0 {
+		return time.Time{}
+	}
+	return c.mu.emptied
 }
 
 // enter counts a client in, or names the limit that it would exceed.
@@ -65,6 +80,7 @@ func (c *census) leave(at place) {
 	c.mu.all--
 	decrement(c.mu.database, at.database)
 	decrement(c.mu.user, at.user)
+	c.mu.emptied = time.Now()
 	c.signal()
 }
 

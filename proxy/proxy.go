@@ -35,6 +35,8 @@ type Proxy struct {
 	target  *pool.Target
 	setting atomic.Pointer[setting]
 
+	configuring sync.Mutex // held while the pool is told its setting, which takes no time
+
 	logins  stats.Logins
 	errors  stats.ErrorCounts
 	clients census
@@ -79,7 +81,7 @@ func New(config Config, log *slog.Logger) (*Proxy, error) {
 		p.loops = append(p.loops, l)
 		p.workers = append(p.workers, session.NewWorker(l, p.shared, config.Session))
 	}
-	p.target = pool.NewTarget(p.poolConfig(config), (*dialer)(p))
+	p.target = pool.NewTarget(p.poolConfig(), (*dialer)(p))
 	return p, nil
 }
 
@@ -93,11 +95,30 @@ func (p *Proxy) discard() error {
 	return all
 }
 
-func (p *Proxy) poolConfig(config Config) pool.Config {
+// idleAtEnd is the idle timeout of servers from Noticed on: those that a proxy at its end does not need are wanted
+// elsewhere, by its successor first of all.
+const idleAtEnd = time.Second
+
+// poolConfig returns what the pool is told in the setting and the phase of now.
+func (p *Proxy) poolConfig() pool.Config {
+	config := p.setting.Load().config
 	c := config.Pool
 	c.Loops = config.Loops
 	c.Now = loop.Nanos
+	if p.Phase() >= stats.Noticed {
+		c.MinConnections = 0
+		if c.IdleTimeout <= 0 || c.IdleTimeout > idleAtEnd { // negative: none; 0: the pool's default, which is longer
+			c.IdleTimeout = idleAtEnd
+		}
+	}
 	return c
+}
+
+// configurePool tells the pool what has changed. Whoever comes last tells it the latest.
+func (p *Proxy) configurePool() {
+	p.configuring.Lock()
+	defer p.configuring.Unlock()
+	p.target.Reconfigure(p.poolConfig())
 }
 
 // Serve accepts clients until ctx is cancelled or Shutdown or Close has ended everything. Listen comes first.

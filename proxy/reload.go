@@ -52,7 +52,7 @@ func (p *Proxy) Reload(config Config) error {
 		return err
 	}
 	p.setting.Store(next)
-	p.target.Reconfigure(p.poolConfig(config))
+	p.configurePool()
 	for _, w := range p.workers {
 		w.Configure(config.Session)
 	}

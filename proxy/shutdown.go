@@ -7,13 +7,30 @@ import (
 	"pgsidecar/proxy/stats"
 )
 
+// Enter raises the phase; it never goes back. From Noticed on servers that are not needed are given back, from Lingering
+// on the proxy is not ready, from Draining on new clients are refused. It returns at once.
+func (p *Proxy) Enter(phase stats.Phase) {
+	for {
+		before := p.phase.Load()
+		if before >= uint32(phase) {
+			return
+		}
+		if p.phase.CompareAndSwap(before, uint32(phase)) {
+			break
+		}
+	}
+	p.log.Info("phase", "phase", phase.String(), "clients", p.Snapshot().Clients.All())
+	p.configurePool()
+}
+
+// Emptied returns when the last client left, or the zero time while there is one.
+func (p *Proxy) Emptied() time.Time { return p.clients.emptied() }
+
 // Shutdown stops at transaction boundaries: new clients are refused, those between transactions are told and closed, the
 // others when their transaction has ended. When ctx ends first, what is left is cut. It returns when no client is left;
 // Serve returns a moment later.
 func (p *Proxy) Shutdown(ctx context.Context) error {
-	if p.phase.Swap(uint32(stats.Draining)) < uint32(stats.Draining) {
-		p.log.Info("draining", "clients", p.Snapshot().Clients.All())
-	}
+	p.Enter(stats.Draining)
 	p.clients.close()
 	for _, w := range p.workers {
 		w.Drain()
@@ -36,7 +53,7 @@ func (p *Proxy) Close() error {
 
 // end cuts all sessions.
 func (p *Proxy) end() {
-	p.phase.Store(uint32(stats.Closing))
+	p.Enter(stats.Closing)
 	p.clients.close()
 	for _, w := range p.workers {
 		w.Abort()

@@ -34,6 +34,7 @@ func full() fixed {
 	totals := stats.Totals{
 		StatementsSimple: 11, StatementsExtended: 12, BytesFromClients: 13, BytesToClients: 14, BytesFromServers: 15, BytesToServers: 16,
 		ReparsesNamed: 17, ReparsesUnnamed: 18, StateReplays: 19, StateResets: 20, StateLeaks: 21,
+		DrainedIdle: 22, DrainedFinished: 23, DrainedCut: 24,
 	}
 	wait.AddTo(&totals.Wait)
 	transaction.AddTo(&totals.Transaction)
@@ -92,6 +93,9 @@ pgsidecar_client_connections_total{outcome="unavailable"} 7
 pgsidecar_config_info{hash="abc"} 1
 pgsidecar_config_last_reload_success 0
 pgsidecar_config_loaded_timestamp_seconds 1.7e+09
+pgsidecar_drain_clients_total{outcome="cut"} 24
+pgsidecar_drain_clients_total{outcome="finished"} 23
+pgsidecar_drain_clients_total{outcome="idle"} 22
 pgsidecar_errors_total{origin="proxy",sqlstate="57P03"} 42
 pgsidecar_errors_total{origin="server",sqlstate="23505"} 41
 pgsidecar_oldest_wait_seconds{pool="a%2Fb/100%25%FF"} 0

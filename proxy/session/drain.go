@@ -1,5 +1,7 @@
 package session
 
+import "pgsidecar/proxy/stats"
+
 // Drain makes every session of the worker end at its next transaction boundary; those that are between transactions, or
 // wait for a server to begin one, end now. It may be called from any goroutine.
 func (w *Worker) Drain() { w.Loop.Post((*drain)(w)) }
@@ -17,9 +19,17 @@ func (d *drain) Run() {
 	w.draining = true
 	w.sessions.each(func(s *Session) {
 		if s.link == nil || (s.phase == active && (!s.is(touched) || s.between())) {
-			s.fatal(errDraining)
+			s.drain(&w.Stats.DrainedIdle)
 		}
 	})
+}
+
+// drain ends a session for the proxy's end, and counts how it was met.
+func (s *Session) drain(as *stats.Counter) {
+	if s.phase < closing {
+		as.Inc()
+	}
+	s.fatal(errDraining)
 }
 
 func (a *abort) Run() {
@@ -30,7 +40,11 @@ func (a *abort) Run() {
 			s.end()
 			return
 		}
-		s.fatal(errDraining)
+		if s.link != nil && s.is(touched) && !s.between() {
+			s.drain(&w.Stats.DrainedCut)
+		} else {
+			s.drain(&w.Stats.DrainedIdle)
+		}
 		if s.phase == closing {
 			s.end()
 		}

@@ -135,7 +135,7 @@ func (s *Session) settle() {
 		s.unlink().giveBack()
 	}
 	if s.worker.draining {
-		s.fatal(errDraining)
+		s.drain(&s.worker.Stats.DrainedFinished)
 		return
 	}
 	if s.pinned != nil {
@@ -148,7 +148,7 @@ func (s *Session) settle() {
 
 func (s *Session) settlePrivate() {
 	if s.worker.draining && s.phase == active {
-		s.fatal(errDraining)
+		s.drain(&s.worker.Stats.DrainedFinished)
 	}
 }
 

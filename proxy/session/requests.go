@@ -82,7 +82,7 @@ func (s *Session) idleLink() {
 	default:
 		s.unlink().release()
 		if s.worker.draining {
-			s.fatal(errDraining)
+			s.drain(&s.worker.Stats.DrainedIdle)
 		}
 	}
 }

@@ -40,6 +40,10 @@ type Loop struct {
 	StateResets  Counter // Times a server was reset before another client could have it.
 	StateLeaks   Counter // Times a released server was found to carry a client's state; must stay 0.
 
+	DrainedIdle     Counter // Clients that the drain found between transactions, or waiting to begin one.
+	DrainedFinished Counter // Clients whose transaction ended during the drain.
+	DrainedCut      Counter // Clients whose transaction was cut at the drain's deadline.
+
 	Wait        Histogram // From the wish for a server to the link, also when it was had at once.
 	Transaction Histogram // From link to unlink.
 
@@ -57,6 +61,7 @@ type Totals struct {
 	BytesFromClients, BytesToClients, BytesFromServers, BytesToServers uint64
 	ReparsesNamed, ReparsesUnnamed                                     uint64
 	StateReplays, StateResets, StateLeaks                              uint64
+	DrainedIdle, DrainedFinished, DrainedCut                           uint64
 	Wait, Transaction                                                  Distribution
 }
 
@@ -74,6 +79,9 @@ func (l *Loop) AddTo(t *Totals) {
 	t.StateReplays += l.StateReplays.Load()
 	t.StateResets += l.StateResets.Load()
 	t.StateLeaks += l.StateLeaks.Load()
+	t.DrainedIdle += l.DrainedIdle.Load()
+	t.DrainedFinished += l.DrainedFinished.Load()
+	t.DrainedCut += l.DrainedCut.Load()
 	l.Wait.AddTo(&t.Wait)
 	l.Transaction.AddTo(&t.Transaction)
 }
