@@ -28,7 +28,7 @@ func (p *Proxy) enter(ctx context.Context, conn net.Conn) {
 	case err != nil:
 		p.loginFailed(conn, err)
 	case result.Cancel != nil:
-		p.cancel(result.Cancel)
+		p.cancel(ctx, result.Cancel)
 	default:
 		p.admit(ctx, set, result.Client)
 	}
@@ -50,12 +50,20 @@ func (p *Proxy) loginFailed(conn net.Conn, err error) {
 	p.log.Warn("login failed", "client", conn.RemoteAddr().String(), "error", err)
 }
 
-// cancel passes a cancel request on to the session that has its key. The connection is closed first, so that how long it
-// takes tells nothing.
-func (p *Proxy) cancel(request *login.Cancel) {
-	_ = request.Conn.Close()
-	if target := p.shared.Keys.Find(request.PID, request.Secret); target != nil {
-		target.CancelRequested()
+// cancel passes a cancel request on to the session that has its key. As at PostgreSQL, the end of the request's connection
+// tells the client that it has had its effect: the client may end its session then, which must not overtake the request, or
+// go on with a query that the request must not hit.
+func (p *Proxy) cancel(ctx context.Context, request *login.Cancel) {
+	defer request.Conn.Close()
+	target := p.shared.Keys.Find(request.PID, request.Secret)
+	if target == nil {
+		return
+	}
+	done := make(chan struct{})
+	target.CancelRequested(func() { close(done) })
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 
@@ -133,10 +141,10 @@ func (p *Proxy) place(set *setting, client *login.Client) (*session.Client, plac
 	return who, place{database: client.Database, user: client.User}
 }
 
-// privateLogin makes the client's startup packet that of its server, word for word.
+// privateLogin makes the client's startup packet that of its server, word for word. The password is the dialer's to know.
 func privateLogin(client *login.Client, database, user string) *server.Login {
 	l := &server.Login{
-		User: user, Database: database, Password: client.Identity.Password,
+		User: user, Database: database,
 		Replication: client.Replication, Parameters: make(map[string]string),
 	}
 	for _, parameter := range client.Parameters {

@@ -13,8 +13,9 @@ import (
 
 // Target is who can be cancelled.
 type Target interface {
-	// CancelRequested may be called from any goroutine and must not block.
-	CancelRequested()
+	// CancelRequested may be called from any goroutine and must not block. done is called once, from any goroutine, when
+	// the request has had its effect or can have none any more; it must not block either.
+	CancelRequested(done func())
 }
 
 // Key is a key that was given out. The zero value is none.

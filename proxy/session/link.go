@@ -173,10 +173,11 @@ func (s *Session) part(m manner) {
 }
 
 // cancelQuery passes a cancel request on, if there is anything to cancel.
-func (s *Session) cancelQuery() {
+func (s *Session) cancelQuery(done func()) {
 	l := s.link
 	if s.phase == ended || l == nil || l.Replies.Empty() || l.Replies.Head().Fate == server.Swallow {
+		done()
 		return
 	}
-	l.cancel()
+	l.cancel(done)
 }

@@ -320,26 +320,32 @@ func (l *Server) heed(buf []byte) bool {
 const cancelTimeout = 10 * time.Second
 
 // cancel sends a cancel request for what the server is doing. While one is on its way the connection is not lent to
-// anybody else, so that it cannot hit the next one's query.
-func (l *Server) cancel() {
+// anybody else, so that it cannot hit the next one's query. done is called when it has ended, or at once if there is none
+// because the server is being cancelled already, or ends anyway.
+func (l *Server) cancel(done func()) {
 	if l.cancels > 0 || l.dying {
+		done()
 		return
 	}
 	l.cancels++
-	go l.runCancel()
+	go l.runCancel(done)
 }
+
+// nobody is told of the end of a cancel request that no client has made.
+func nobody() {}
 
 // cancelAndRetire closes a connection whose client is gone in the middle of something. PostgreSQL does not look for
 // Terminate while it executes, so it is cancelled first.
 func (l *Server) cancelAndRetire() {
 	l.retire("client gone")
 	if l.Attached() {
-		l.cancel()
+		l.cancel(nobody)
 	}
 }
 
 // runCancel is the goroutine of one cancel request. It ends with the request's connection.
-func (l *Server) runCancel() {
+func (l *Server) runCancel(done func()) {
+	defer done()
 	ctx, stop := context.WithTimeout(context.Background(), cancelTimeout)
 	defer stop()
 	err := l.Cancel(ctx)

@@ -107,7 +107,6 @@ type (
 	granted   Session // the pool has decided
 	continued Session // go on reading the client
 	timedOut  Session // the timer has run out
-	cancelled Session // a cancel request with the session's key has come in
 )
 
 // Granted is called by the pool from any goroutine.
@@ -116,10 +115,21 @@ func (g *granted) Granted() { (*Session)(g).worker.Loop.Post(g) }
 func (g *granted) Run()   { (*Session)(g).takeGrant() }
 func (c *continued) Run() { (*Session)(c).resume() }
 func (t *timedOut) Run()  { (*Session)(t).timeOut() }
-func (c *cancelled) Run() { (*Session)(c).cancelQuery() }
 
-// CancelRequested is called by the proxy from any goroutine.
-func (s *Session) CancelRequested() { s.worker.Loop.Post((*cancelled)(s)) }
+// cancellation is a cancel request with the session's key that has come in.
+type cancellation struct {
+	session *Session
+	done    func()
+}
+
+func (c *cancellation) Run() { c.session.cancelQuery(c.done) }
+
+// CancelRequested implements cancel.Target.
+func (s *Session) CancelRequested(done func()) {
+	if !s.worker.Loop.Post(&cancellation{session: s, done: done}) {
+		done()
+	}
+}
 
 // Readable is called by the loop.
 func (s *Session) Readable(hangup bool) {

@@ -65,7 +65,7 @@ func (s *Session) enforce(now int64) {
 	case exceeds(c.QueryTimeout, quiet) && busy && exceeds(2*c.QueryTimeout+cancelTimeout, quiet):
 		s.fatal(wire.Error{Code: "57014", Message: "the query exceeded query_timeout and could not be cancelled"})
 	case exceeds(c.QueryTimeout, quiet) && busy:
-		l.cancel() // the server answers with 57014, and the session lives on
+		l.cancel(nobody) // the server answers with 57014, and the session lives on
 	case exceeds(c.IdleTransactionTimeout, quiet) && !busy && inBlock:
 		s.fatal(wire.Error{Code: "25P03", Message: "terminating connection due to idle_transaction_timeout"})
 	case exceeds(c.TransactionTimeout, time.Duration(loop.Nanos()-s.since)) && (busy || inBlock):
