@@ -36,8 +36,10 @@ func Parse(sql []byte) []Action {
 		p.verb(&s)
 		if s.verb != VerbPrepare {
 			for _, one := range calls {
-				p.call(one, escapes)
-				left &^= one.effect
+				if !unnamed.Has(one.effect) {
+					p.call(one, escapes)
+					left &^= one.effect
+				}
 			}
 		}
 		calls = calls[:0]
@@ -52,7 +54,7 @@ func Parse(sql []byte) []Action {
 }
 
 // unnamed are the effects that are no actions, because there is nothing to say about them.
-const unnamed = DDL | Write | Copy | Unknown
+const unnamed Effect = DDL | Write | Copy | Unknown
 
 // parser collects the actions of a text.
 type parser struct {

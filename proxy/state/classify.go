@@ -70,7 +70,7 @@ func Ping(sql []byte) bool {
 		switch l.next() {
 		case ';':
 		case end:
-			return true
+			return bytes.IndexByte(sql, 0) < 0
 		default:
 			return false
 		}

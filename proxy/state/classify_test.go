@@ -354,7 +354,7 @@ func TestClassify_manyStatements_areTakenTogether(t *testing.T) {
 func TestPing_emptyTexts_only(t *testing.T) {
 	for sql, want := range map[string]bool{
 		"": true, ";": true, " ; ;\n": true, "-- ping": true, "/* a /* b */ c */;": true, "--": true,
-		"SELECT 1": false, "/* open": false, "'": false, "\x00": false, "-- ping\nSELECT 1": false, "-": false,
+		"SELECT 1": false, "/* open": false, "'": false, "\x00": false, "--\x00": false, "-- ping\nSELECT 1": false, "-": false,
 	} {
 		require.Equal(t, want, Ping([]byte(sql)), sql)
 	}

@@ -91,7 +91,7 @@ func (s *scanner) seek(t token) bool {
 		}
 		s.begin()
 	}
-	if t != '(' && !(s.explains && s.depth > 0 && t != end) {
+	if t != '(' && (t == end || t == ';' || !s.explains || s.depth == 0) {
 		s.verb = VerbUnknown
 		s.effects |= Unknown
 	}
