@@ -20,12 +20,16 @@ type dialer Proxy
 // Dial implements pool.Dialer. private is the *server.Login of a session that wants a connection of its own, or nil.
 func (d *dialer) Dial(ctx context.Context, in *pool.Pool, private any) (pool.Conn, error) {
 	p := (*Proxy)(d)
-	login := server.Login{User: in.User(), Database: in.Database(), Password: p.secrets.get(in.User())}
+	login := server.Login{User: in.User(), Database: in.Database()}
 	if own, ok := private.(*server.Login); ok {
 		login = *own
 	}
+	set := p.setting.Load()
+	if login.Password == "" {
+		login.Password = p.password(set, login.User)
+	}
 	conn := session.NewServer(in, p.traffic.of(in, len(p.loops)))
-	transport, err := p.setting.Load().dialer.Dial(ctx, login, &conn.Conn)
+	transport, err := set.dialer.Dial(ctx, login, &conn.Conn)
 	if err != nil {
 		return nil, err
 	}
@@ -60,8 +64,20 @@ func (t *traffic) transactions(p *pool.Pool) (n uint64) {
 	return n
 }
 
-// secrets remembers the passwords with which users have proved who they are, to log in with them at the server. Those of
-// the upstream's user are the dialler's own business.
+// password returns what to log in with at the server as user, as far as the proxy knows: what the users file says, or what
+// the user has last proved itself with. That of the upstream's user is the dialler's own business, as it may be in a file
+// that is written anew at any time.
+func (p *Proxy) password(set *setting, user string) string {
+	if user == set.config.Auth.Upstream.User {
+		return ""
+	}
+	if listed := set.policy.Password(user); listed != "" {
+		return listed
+	}
+	return p.secrets.get(user)
+}
+
+// secrets remembers the passwords with which users have proved who they are, to log in with them at the server.
 type secrets struct{ users sync.Map } // string to string
 
 func (s *secrets) put(user, password string) {

@@ -8,6 +8,7 @@
 package auth
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -250,11 +251,15 @@ func (p *Policy) identity(name, cleartext string) Identity {
 	if p.cfg.Unknown == Upstream || name == p.cfg.Upstream.User {
 		return p.cfg.Upstream
 	}
-	password := cleartext
+	return Identity{User: name, Password: cmp.Or(p.Password(name), cleartext)}
+}
+
+// Password returns the password that the users file has for name in clear text, or "".
+func (p *Policy) Password(name string) string {
 	if s := p.accounts[name].secret; s.kind() == kindPlain {
-		password = s.text()
+		return s.text()
 	}
-	return Identity{User: name, Password: password}
+	return ""
 }
 
 // The reasons of a refusal that the log tells and the client does not.
