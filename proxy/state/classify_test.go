@@ -109,7 +109,8 @@ var settingsStatements = []classified{
 	// not SQL: refused by the server, but not called harmless
 	{"SET", Set | Unknown},
 	{"SET x", Set | Unknown},
-	{"RESET", Reset | Unknown}}
+	{"RESET", Reset | Unknown},
+}
 
 func TestEffects_settings_areFound(t *testing.T) { checkEffects(t, settingsStatements) }
 
@@ -141,7 +142,8 @@ var setConfigStatements = []classified{
 	{"EXPLAIN ANALYZE SELECT set_config('a', 'b', false)", Set},
 	{"COPY (SELECT set_config('a', 'b', false)) TO STDOUT", Set | Copy},
 	{"DECLARE c CURSOR FOR SELECT set_config('a', 'b', false)", Set},
-	{"EXECUTE p(set_config('a', 'b', false))", Set | Execute}}
+	{"EXECUTE p(set_config('a', 'b', false))", Set | Execute},
+}
 
 func TestEffects_setConfig_areFound(t *testing.T) { checkEffects(t, setConfigStatements) }
 
@@ -173,7 +175,8 @@ var temporaryObjectsStatements = []classified{
 	{"DROP TABLE pg_temp.t", Drop | DDL},
 	{"DROP TABLE IF EXISTS t", Drop | DDL},
 	{"ALTER FUNCTION f SET search_path = public, pg_temp", DDL},
-	{"SET search_path = pg_catalog, pg_temp", Set}}
+	{"SET search_path = pg_catalog, pg_temp", Set},
+}
 
 func TestEffects_temporaryObjects_areFound(t *testing.T) { checkEffects(t, temporaryObjectsStatements) }
 
@@ -231,7 +234,8 @@ var sessionCommandsStatements = []classified{
 	{"SELECT dblink_connect('a', 'b')", Opaque},
 	{"CALL p(1)", Call | Function},
 	{"DO $$BEGIN PERFORM 1; END$$", Do},
-	{"DO LANGUAGE plpgsql 'BEGIN; END'", Do}}
+	{"DO LANGUAGE plpgsql 'BEGIN; END'", Do},
+}
 
 func TestEffects_sessionCommands_areFound(t *testing.T) { checkEffects(t, sessionCommandsStatements) }
 
@@ -255,7 +259,8 @@ var transactionsStatements = []classified{
 	{"ROLLBACK WORK TO SAVEPOINT a", RollbackTo},
 	{"SAVEPOINT a", Savepoint},
 	{"RELEASE a", ReleaseSavepoint},
-	{"RELEASE SAVEPOINT a", ReleaseSavepoint}}
+	{"RELEASE SAVEPOINT a", ReleaseSavepoint},
+}
 
 func TestEffects_transactions_areFound(t *testing.T) { checkEffects(t, transactionsStatements) }
 
@@ -322,7 +327,8 @@ var queriesStatements = []classified{
 	{"EXPLAIN", Unknown},
 	{"(", Unknown},
 	{")", Unknown},
-	{"EXPLAIN wibble", Unknown}}
+	{"EXPLAIN wibble", Unknown},
+}
 
 func TestEffects_queries_areFound(t *testing.T) { checkEffects(t, queriesStatements) }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/hex"
+	"slices"
 	"strings"
 )
 
@@ -75,8 +76,8 @@ func (d *difference) none() bool {
 
 func (d *difference) appendSQL(sql []byte) []byte {
 	// RESET ROLE before RESET SESSION AUTHORIZATION: the reverse of the order in which they are applied.
-	for i := len(d.leave) - 1; i >= 0; i-- {
-		sql = appendReset(sql, d.leave[i])
+	for _, name := range slices.Backward(d.leave) {
+		sql = appendReset(sql, name)
 	}
 	for _, name := range d.reset {
 		sql = appendReset(sql, name)

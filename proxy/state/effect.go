@@ -111,7 +111,7 @@ const (
 )
 
 // Has tells whether any of the given effects is in the set.
-func (e Effect) Has(any Effect) bool { return e&any != 0 }
+func (e Effect) Has(some Effect) bool { return e&some != 0 }
 
 // Pins tells whether a text with these effects leaves something on the server that belongs to the client, if it succeeds,
 // and names that for a person to read. Reason gives a longer name.
