@@ -114,6 +114,7 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	case wire.ReadyForQuery:
 		l.Status = p.Data[len(p.Data)-1]
 		l.since = s.worker.Loop.Nanos()
+		s.set(unwanted, s.is(unwanted) && !l.Replies.Empty())
 		if l.Status != wire.Idle && s.who.Mode == Statement {
 			return errTransactionBlock
 		}

@@ -27,6 +27,7 @@ var ( //nolint:gochecknoglobals // constant tables
 		Code: "57014", Message: "no server connection became free within the acquire timeout",
 		Hint: "All of pool.max_connections are in use: raise it, shorten transactions, or raise pool.acquire_timeout.",
 	}
+	errCancelled   = wire.Error{Code: "57014", Message: "canceling statement due to user request"}
 	errUnavailable = wire.Error{
 		Code: "57P03", Message: "the database server cannot be reached at the moment",
 		Hint: "Try again: the proxy goes on trying.",

@@ -32,20 +32,25 @@ func (s *Session) endWait() {
 	s.worker.Loop.Disarm(&s.timer)
 }
 
-// giveUp ends a wait without a server.
+// giveUp ends a wait that has lasted too long.
 func (s *Session) giveUp() {
+	waited := time.Duration(loop.Nanos() - s.since)
+	s.worker.log().Warn("no server connection became free in time", append(s.attrs(), attrWaited(waited))...)
+	s.withdraw(errAcquireTimeout)
+}
+
+// withdraw ends a wait without a server, and tells the client why.
+func (s *Session) withdraw(why wire.Error) {
 	s.endWait()
 	if c := s.who.Pool.Cancel(&s.waiter); c != nil {
 		c.(*Server).returned(s.worker)
 	}
-	waited := time.Duration(loop.Nanos() - s.since)
-	s.worker.Stats.Wait.Observe(waited)
-	s.worker.log().Warn("no server connection became free in time", append(s.attrs(), attrWaited(waited))...)
+	s.worker.Stats.Wait.Observe(time.Duration(loop.Nanos() - s.since))
 	if s.phase == opening {
-		s.fatal(errAcquireTimeout)
+		s.fatal(why)
 		return
 	}
-	s.refuse(errAcquireTimeout)
+	s.refuse(why)
 }
 
 // takeGrant goes on with what the session has waited for.
@@ -98,7 +103,7 @@ func (s *Session) unlink() *Server {
 		w.Stats.Transaction.Observe(time.Duration(loop.Nanos() - s.since))
 		l.traffic[w.Loop.Index()].Transactions.Inc()
 	}
-	s.set(touched, false)
+	s.set(touched|unwanted, false)
 	return l
 }
 
@@ -156,7 +161,7 @@ func (s *Session) settlePrivate() {
 func (s *Session) part(m manner) {
 	clean := s.virtual() && s.pinned == nil && !s.effects.Has(audited) && !state.Suspicious(s.effects)
 	idle := s.between()
-	untouched := !s.is(touched)
+	untouched, unwanted := !s.is(touched), s.is(unwanted)
 	l := s.unlink()
 	s.unpin()
 	s.effects = 0
@@ -165,19 +170,25 @@ func (s *Session) part(m manner) {
 		l.release()
 	case idle && clean && l.Replies.Settled():
 		l.giveBack()
-	case idle || m == polite || l.Replies.Settled():
+	case idle || (m == polite && !unwanted) || l.Replies.Settled():
 		l.retire("client left")
 	default:
 		l.cancelAndRetire()
 	}
 }
 
-// cancelQuery passes a cancel request on, if there is anything to cancel.
+// cancelQuery does what a cancel request asks for. What has not begun is refused; what the server is doing it is asked to
+// end.
 func (s *Session) cancelQuery(done func()) {
 	l := s.link
-	if s.phase == ended || l == nil || l.Replies.Empty() || l.Replies.Head().Fate == server.Swallow {
-		done()
+	switch {
+	case s.phase != active:
+	case s.waiter.Waiting():
+		s.withdraw(errCancelled)
+	case l != nil && !l.Replies.Empty() && l.Replies.Head().Fate != server.Swallow:
+		s.set(unwanted, true)
+		l.cancel(done)
 		return
 	}
-	l.cancel(done)
+	done()
 }

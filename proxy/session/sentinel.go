@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"time"
 
 	"pgsidecar/proxy/loop"
 	"pgsidecar/proxy/server"
@@ -13,6 +14,9 @@ import (
 // server that holds anything but the settings it is known to have is closed, counted and reported.
 
 const purposeSentinel uint8 = 100
+
+// sentinelTimeout is how long a server may take to answer.
+const sentinelTimeout = 5 * time.Second
 
 // giveBack releases the server, if it is its turn after the sentinel has looked at it.
 func (l *Server) giveBack() {

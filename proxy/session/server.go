@@ -36,6 +36,7 @@ type Server struct {
 	cut       bool  // the rest of a message from it is cut out
 	dying     bool  // it has reported that it ends
 	leaving   bool  // it is being closed: Terminate has been written
+	unwanted  bool  // what it still does is to be cancelled
 	cancels   int   // cancel requests on their way
 	watched   bool  // the sentinel is looking at it
 	releasing bool  // to be released when those have ended
@@ -190,12 +191,8 @@ func (l *Server) release() {
 	}
 }
 
-// lingerAtClose is how long a server may take to end after Terminate. It counts against the bound until it has ended, so
-// that PostgreSQL never sees more connections than that.
-const lingerAtClose = 5 * time.Second
-
-// retire closes a connection that no session uses: the server is told, and its slot is free when it has ended. What it is
-// still doing it finishes first.
+// retire closes a connection that no session uses: the server is told, and its slot is free when it has ended, so that
+// PostgreSQL never sees more connections than the bound. What it is still doing it finishes first.
 func (l *Server) retire(reason string) {
 	if l.leaving || !l.Attached() {
 		return
@@ -337,8 +334,21 @@ func nobody() {}
 // cancelAndRetire closes a connection whose client is gone in the middle of something. PostgreSQL does not look for
 // Terminate while it executes, so it is cancelled first.
 func (l *Server) cancelAndRetire() {
+	l.unwanted = true
 	l.retire("client gone")
 	if l.Attached() {
+		l.cancel(nobody)
+	}
+}
+
+// cancelAgain is how long something may run on after it has been cancelled. A request that arrives before the server has
+// begun a query does not end that query, and nobody is left to notice.
+const cancelAgain = time.Second
+
+// hasten makes a server end that is being closed.
+func (l *Server) hasten(now int64) {
+	if l.unwanted && now-l.since > int64(cancelAgain) {
+		l.since = now
 		l.cancel(nobody)
 	}
 }

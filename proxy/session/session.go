@@ -85,6 +85,7 @@ const (
 	refused                      // the refusal has been told; what follows is dropped up to Sync
 	partial                      // the client has got only a part of a message from the server
 	forgetting                   // a command that forgets statements is on its way
+	unwanted                     // the client has asked for what the server is doing to be cancelled
 )
 
 func (s *Session) is(f flags) bool { return s.flags&f != 0 }
@@ -258,7 +259,6 @@ func (s *Session) abandon(m manner) {
 func (s *Session) end() {
 	w := s.worker
 	w.Loop.Disarm(&s.timer)
-	s.conn.Close()
 	s.phase = ended
 	w.shared.Keys.Remove(s.key)
 	w.sessions.remove(s)
@@ -267,4 +267,5 @@ func (s *Session) end() {
 		w.gauges.Names.Add(-int64(s.names.Len()))
 	}
 	w.shared.Ended(s.who)
+	s.conn.Close() // last: who sees it and connects again finds the place free
 }

@@ -32,14 +32,12 @@ func (t *sweeper) Run() {
 	w.servers.each(func(l *Server) {
 		switch {
 		case l.watched:
-			if now-l.since > int64(lingerAtClose) {
+			if now-l.since > int64(sentinelTimeout) {
 				l.unwatch()
 				l.retire("sentinel got no answer")
 			}
 		case l.leaving:
-			if l.session == nil && l.retiring != "client left" && now-l.since > int64(lingerAtClose) {
-				l.finish()
-			}
+			l.hasten(now)
 		case l.session != nil:
 			l.session.enforce(now)
 		}

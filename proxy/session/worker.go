@@ -56,7 +56,7 @@ type Shared struct {
 	Custom   *CustomSettings
 	Pins     *Pins
 
-	// Ended is called, on its loop, when a session has ended and its client has been closed.
+	// Ended is called, on its loop, when a session has ended, right before its client is closed.
 	Ended func(*Client)
 
 	numbers statement.Numbers
