@@ -17,7 +17,8 @@ const (
 	// ResetAll is RESET ALL, which leaves role and session user alone.
 	ResetAll
 
-	// Temp makes a temporary object: CREATE TEMP, SELECT INTO TEMP, a name in pg_temp.
+	// Temp makes a temporary object: CREATE TEMP, SELECT INTO TEMP, a name in pg_temp. Where search_path begins with
+	// pg_temp every CREATE (DDL) does, which only who knows the settings can tell.
 	Temp
 	// TempLocal makes a temporary table that is dropped with the transaction: ON COMMIT DROP.
 	TempLocal
