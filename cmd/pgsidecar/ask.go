@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"pgsidecar/internal/admin"
@@ -60,18 +63,21 @@ func drainCommand() command {
 		name: "drain", summary: "Tell a running proxy to end, as SIGTERM does.",
 		usage: `
 Begins the end of the proxy on this machine and returns at once: new clients are refused, transactions end within
-drain.timeout, then the proxy ends with exit code 0. It has to be asked on loopback or on a unix socket.
+drain.timeout, then the proxy ends with exit code 0. It has to be asked on loopback or on a unix socket. It does not
+linger, as a classic sidecar does after SIGTERM: whoever asks knows that nobody needs the proxy any more.
 
-Example, for a job whose proxy has to end when its work is done:
-  ./job; pgsidecar drain`,
+Examples, for a job whose proxy has to end when its work is done:
+  ./job; pgsidecar drain
+  ./job; pgsidecar drain --wait`,
 		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
 			connect := clientFlags(flags)
-			return func(ctx context.Context, in invocation) error { return drain(ctx, in, connect) }
+			wait := flags.Bool("wait", false, "return when the proxy has ended")
+			return func(ctx context.Context, in invocation) error { return askDrain(ctx, in, connect, *wait) }
 		},
 	}
 }
 
-func drain(ctx context.Context, in invocation, connect func(invocation) (*client, error)) error {
+func askDrain(ctx context.Context, in invocation, connect func(invocation) (*client, error), wait bool) error {
 	c, err := connect(in)
 	if err != nil {
 		return err
@@ -84,7 +90,37 @@ func drain(ctx context.Context, in invocation, connect func(invocation) (*client
 		return refused(code, body)
 	}
 	fmt.Fprintln(in.stdout, "draining")
+	if !wait {
+		return nil
+	}
+	if err := awaitEnd(ctx, c); err != nil {
+		return err
+	}
+	fmt.Fprintln(in.stdout, "ended")
 	return nil
+}
+
+// endEvery is how often it is asked whether the proxy is still there.
+const endEvery = 100 * time.Millisecond
+
+// awaitEnd returns when nobody listens any more. The proxy's own deadline bounds that.
+func awaitEnd(ctx context.Context, c *client) error {
+	tick := time.NewTicker(endEvery)
+	defer tick.Stop()
+	for {
+		_, _, err := c.ask(ctx, http.MethodGet, "/livez")
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist): // Of TCP, and of a unix socket.
+			return nil
+		case err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF): // Those come just before the end.
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func statusCommand() command {

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -28,14 +31,15 @@ type fakeProxy struct {
 	serveErr  chan error                      // What Serve returns, once there is something.
 	shutdown  func(ctx context.Context) error // Nil ends Serve at once.
 
-	closed   chan struct{} // Closed by Close.
+	phase    atomic.Uint32 // A stats.Phase.
+	cut      atomic.Bool   // The shutdown's time was over.
 	reloaded chan config.Config
 	once     sync.Once
 }
 
 func newFake() *fakeProxy {
 	return &fakeProxy{
-		listening: make(chan struct{}), serveErr: make(chan error, 1), closed: make(chan struct{}), reloaded: make(chan config.Config, 9),
+		listening: make(chan struct{}), serveErr: make(chan error, 1), reloaded: make(chan config.Config, 9),
 	}
 }
 
@@ -46,11 +50,19 @@ func (f *fakeProxy) Listen(context.Context) error {
 
 func (f *fakeProxy) Addresses() []string         { return nil }
 func (f *fakeProxy) Serve(context.Context) error { return <-f.serveErr }
-func (f *fakeProxy) Ready() error                { return nil }
+func (f *fakeProxy) Emptied() time.Time          { return time.Time{} }
+func (f *fakeProxy) Enter(phase stats.Phase)     { f.phase.Store(uint32(phase)) }
+
+func (f *fakeProxy) Ready() error {
+	if phase := stats.Phase(f.phase.Load()); phase >= stats.Lingering {
+		return fmt.Errorf("the proxy is %s", phase)
+	}
+	return nil
+}
 
 func (f *fakeProxy) Snapshot() stats.Snapshot {
 	return stats.Snapshot{
-		Phase: stats.Serving, Limit: 20, Clients: stats.Clients{Active: 3},
+		Phase: stats.Phase(f.phase.Load()), Limit: 20, Clients: stats.Clients{Active: 3},
 		Pools: []stats.PoolSnapshot{{Database: "app\x1b[31m", User: "alice", Active: 3, Transactions: 42}},
 	}
 }
@@ -60,20 +72,15 @@ func (f *fakeProxy) Shutdown(ctx context.Context) error {
 	if f.shutdown != nil {
 		err = f.shutdown(ctx)
 	}
+	f.cut.Store(err != nil)
 	f.end()
 	return err
-}
-
-func (f *fakeProxy) Close() error {
-	close(f.closed)
-	f.end()
-	return nil
 }
 
 func (f *fakeProxy) end() { f.once.Do(func() { f.serveErr <- nil }) }
 
 func (f *fakeProxy) open(config.Config, *slog.Logger) (parts, error) {
-	return parts{serving: f, observed: f, binding: f, reload: func(c config.Config) error { f.reloaded <- c; return nil }}, nil
+	return parts{serving: f, observed: f, ending: f, reload: func(c config.Config) error { f.reloaded <- c; return nil }}, nil
 }
 
 // running is an invocation of run that goes on.

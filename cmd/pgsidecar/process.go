@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,25 +9,22 @@ import (
 	"syscall"
 	"time"
 
+	"pgsidecar/drain"
 	"pgsidecar/internal/admin"
 	"pgsidecar/internal/config"
 	"pgsidecar/internal/metrics"
 	"pgsidecar/proxy/stats"
 )
 
-// A proxy as the process needs it; *proxy.Proxy is all of these.
+// A proxy as the process needs it; *proxy.Proxy is all of these, and a drain.Proxy.
 type (
 	serving interface {
-		Serve(ctx context.Context) error    // Returns when everything has ended.
-		Shutdown(ctx context.Context) error // Ends at transaction boundaries; cuts what is left when ctx ends.
-		Close() error                       // Cuts everything.
+		Listen(ctx context.Context) error
+		Serve(ctx context.Context) error // Returns when everything has ended.
 	}
 	observed interface {
 		Snapshot() stats.Snapshot
 		Ready() error
-	}
-	binding interface {
-		Listen(ctx context.Context) error
 	}
 )
 
@@ -36,25 +32,25 @@ type (
 type parts struct {
 	serving  serving
 	observed observed
-	binding  binding
+	ending   drain.Proxy
 	reload   func(config.Config) error
 }
 
 // opener makes a proxy that neither listens nor dials yet.
 type opener func(config.Config, *slog.Logger) (parts, error)
 
-// process carries a proxy through its life: signals, drain, reload, the end. It is what HTTP requests ask (admin.Control).
+// process carries a proxy through its life: signals, reload, the end. It is what HTTP requests ask (admin.Control).
 //
-// The goroutine of run decides; those of the proxy, of HTTP and of a shutdown are started by it and have ended when it
-// returns.
+// The goroutine of run attends to signals; those of the proxy, of HTTP and of the lifecycle are started by it and have
+// ended when it returns, unless the proxy is stuck.
 type process struct {
-	parts parts
-	load  func() (config.Config, error)
-	log   *slog.Logger
-	level *slog.LevelVar // The logger's.
+	parts  parts
+	load   func() (config.Config, error)
+	notify notifier
+	log    *slog.Logger
+	level  *slog.LevelVar // The logger's.
 
-	drain     chan struct{} // Closed once, by Drain.
-	drainOnce sync.Once
+	life      *drain.Life
 	reloading chan struct{} // Holds a token while a reload is under way; they come one after the other.
 
 	mu struct { // Held for assignments only.
@@ -64,10 +60,10 @@ type process struct {
 	}
 }
 
-func newProcess(p parts, c config.Config, load func() (config.Config, error), log *slog.Logger, level *slog.LevelVar) *process {
+func newProcess(p parts, c config.Config, load func() (config.Config, error), notify notifier, log *slog.Logger, level *slog.LevelVar) *process {
 	ps := &process{
-		parts: p, load: load, log: log, level: level,
-		drain: make(chan struct{}), reloading: make(chan struct{}, 1),
+		parts: p, load: load, notify: notify, log: log, level: level,
+		life: drain.New(p.ending, log), reloading: make(chan struct{}, 1),
 	}
 	ps.adopt(c)
 	return ps
@@ -102,81 +98,107 @@ const httpGrace = time.Second
 func (p *process) run(ctx context.Context, http *admin.Server, signals <-chan os.Signal) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	living, ended := context.WithCancel(ctx)
+	defer ended()
+	lives := make(chan life, 1)
+	wg.Go(func() { lives <- p.live(living) })
 	wg.Go(func() { p.serveHTTP(ctx, http) })
 	defer p.endHTTP(ctx, http)
-	if err := p.parts.binding.Listen(ctx); err != nil {
+
+	if err := p.parts.serving.Listen(ctx); err != nil {
 		return fmt.Errorf("%w; set listen to another address", err)
 	}
-	served := make(chan error, 1)
-	wg.Go(func() { served <- p.parts.serving.Serve(ctx) })
-	err := p.attend(ctx, &wg, signals, served)
-	p.log.InfoContext(ctx, "ended")
-	return err
+	served := make(chan error, 1) // Serve's goroutine ends with it. One that is stuck is not waited for.
+	go func() { served <- p.parts.serving.Serve(ctx) }()
+	p.tell(ctx, systemdReady)
+
+	hearing, deaf := context.WithCancel(ctx)
+	defer deaf()
+	wg.Go(func() { p.hear(hearing, signals) })
+	select {
+	case err := <-served:
+		ended()
+		p.summarize(ctx, (<-lives).report)
+		if err != nil {
+			return fmt.Errorf("serve clients: %w", err)
+		}
+		return nil
+	case l := <-lives: // It ends first only if the proxy does not.
+		p.summarize(ctx, l.report)
+		if l.err != nil {
+			return fmt.Errorf("end proxy: %w", l.err)
+		}
+		return nil
+	}
 }
 
-// attend answers signals and a drain until the proxy has ended.
-func (p *process) attend(ctx context.Context, wg *sync.WaitGroup, signals <-chan os.Signal, served <-chan error) error {
-	drain, told := p.drain, false
+// life is how the lifecycle went.
+type life struct {
+	report drain.Report
+	err    error
+}
+
+// live is the goroutine of the lifecycle. It ends with the proxy.
+func (p *process) live(ctx context.Context) life {
+	report, err := p.life.Run(ctx)
+	return life{report, err}
+}
+
+// hear is the goroutine that answers signals until the proxy has ended.
+func (p *process) hear(ctx context.Context, signals <-chan os.Signal) {
 	for {
 		select {
-		case err := <-served:
-			if err != nil {
-				return fmt.Errorf("serve clients: %w", err)
-			}
-			return nil
-		case <-drain:
-			drain = nil
-			wg.Go(func() { p.shutdown(ctx) })
+		case <-ctx.Done():
+			return
 		case s := <-signals:
 			p.log.InfoContext(ctx, "signal", slog.String("signal", s.String()))
-			switch {
-			case s == syscall.SIGHUP:
+			if s == syscall.SIGHUP {
 				_, _ = p.Reload(ctx) // Reload has logged what came of it.
-			case told: // Whoever says it twice does not want to wait. A drain by HTTP is not the first of two.
-				p.closeNow(ctx)
-			default:
-				told = true
-				p.Drain()
+				continue
 			}
+			p.tell(ctx, systemdStopping)
+			p.life.Terminate(p.end())
 		}
 	}
 }
 
-// Drain implements admin.Control: it begins the end.
-func (p *process) Drain() { p.drainOnce.Do(func() { close(p.drain) }) }
-
-// shutdown is the goroutine that ends the proxy at transaction boundaries. It ends when the proxy has no client left.
-func (p *process) shutdown(ctx context.Context) {
-	timeout := p.running().Drain.Timeout
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	switch err := p.parts.serving.Shutdown(ctx); {
-	case errors.Is(err, context.DeadlineExceeded):
-		p.log.WarnContext(ctx, "drain timed out, what was left has been cut", slog.Duration("timeout", timeout))
-	case err != nil:
-		p.log.ErrorContext(ctx, "drain failed", slog.Any("error", err))
-	default:
-		p.log.InfoContext(ctx, "drained")
+// end returns how the end goes by the configuration in force.
+func (p *process) end() drain.Config {
+	c := p.running()
+	end := drain.Config{Timeout: c.Drain.Timeout}
+	if c.Lifecycle == config.LifecycleClassic {
+		end.Linger, end.MinLinger, end.Quiet = c.Drain.MaxLinger(), c.Drain.MinLinger, c.Drain.QuietPeriod
 	}
+	return end
 }
 
-func (p *process) closeNow(ctx context.Context) {
-	if err := p.parts.serving.Close(); err != nil {
-		p.log.ErrorContext(ctx, "close failed", slog.Any("error", err))
-	}
-}
+// Drain implements admin.Control: whoever asks knows that nobody needs the proxy any more.
+func (p *process) Drain() { p.life.Drain(p.end()) }
+
+// Notice implements admin.Control.
+func (p *process) Notice() { p.life.Notice() }
 
 // Ready implements admin.Control. A drain makes it fail before the first client notices.
-func (p *process) Ready() error {
-	select {
-	case <-p.drain:
-		return errDraining
-	default:
-		return p.parts.observed.Ready()
+func (p *process) Ready() error { return p.parts.observed.Ready() }
+
+// summarize says in one line how the end went. It is a warning only if somebody's transaction was lost.
+func (p *process) summarize(ctx context.Context, r drain.Report) {
+	s := p.parts.observed.Snapshot()
+	level := slog.LevelInfo
+	if s.Totals.DrainedCut > 0 {
+		level = slog.LevelWarn
 	}
+	p.log.Log(ctx, level, "ended",
+		slog.Uint64("idle", s.Totals.DrainedIdle), slog.Uint64("finished", s.Totals.DrainedFinished), slog.Uint64("cut", s.Totals.DrainedCut),
+		slog.Duration("lingered", r.Lingered), slog.Duration("drained", r.Drained), slog.Bool("forced", r.Forced), slog.Bool("late", r.Late))
 }
 
-var errDraining = errors.New("the proxy is draining")
+// tell tells systemd, if it has started the process. It is not worth more than a line if that fails.
+func (p *process) tell(ctx context.Context, state string) {
+	if err := p.notify(ctx, state); err != nil {
+		p.log.WarnContext(ctx, "systemd not told", slog.String("state", state), slog.Any("error", err))
+	}
+}
 
 // serveHTTP is the goroutine of HTTP; it ends when the server is shut down. The proxy goes on without it: clients are
 // worth more than numbers.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"pgsidecar/internal/admin"
+	"pgsidecar/proxy/stats"
 )
 
 func TestSignal_first_endsAtTransactionBoundaries(t *testing.T) {
@@ -40,29 +42,22 @@ func TestSignal_first_endsAtTransactionBoundaries(t *testing.T) {
 
 	close(transaction)
 	r.end(exitOK)
-	select {
-	case <-fake.closed:
-		require.Fail(t, "one signal does not cut")
-	default:
-	}
-	require.Contains(t, r.stderr.String(), "msg=drained")
+	require.False(t, fake.cut.Load(), "one signal does not cut")
+	require.Contains(t, r.stderr.String(), "level=INFO msg=ended idle=0 finished=0 cut=0 lingered=0s drained=")
 }
 
 func TestSignal_second_cuts(t *testing.T) {
 	fake := newFake()
 	fake.shutdown = func(ctx context.Context) error {
-		select {
-		case <-fake.closed:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	r := start(t, fake.open, "drain: {timeout: 1h}")
 	r.signals <- syscall.SIGINT
 	r.signals <- syscall.SIGTERM
 	r.end(exitOK)
-	<-fake.closed
+	require.True(t, fake.cut.Load())
+	require.Contains(t, r.stderr.String(), "forced=true")
 }
 
 func TestDrain_overHTTP_isNotTheFirstOfTwoSignals(t *testing.T) {
@@ -80,13 +75,9 @@ func TestDrain_overHTTP_isNotTheFirstOfTwoSignals(t *testing.T) {
 	r.signals <- syscall.SIGTERM
 	r.signals <- syscall.SIGHUP // Has been seen to when the next reload is; so has the signal before.
 	<-fake.reloaded
-	select {
-	case <-fake.closed:
-		require.Fail(t, "SIGTERM after a drain has cut")
-	default:
-	}
 	close(transaction)
 	r.end(exitOK)
+	require.Contains(t, r.stderr.String(), "forced=false late=false", "SIGTERM after a drain does not cut")
 }
 
 func TestDrain_timedOut_endsWithSuccessAndSaysSo(t *testing.T) {
@@ -98,7 +89,58 @@ func TestDrain_timedOut_endsWithSuccessAndSaysSo(t *testing.T) {
 	r := start(t, fake.open, "drain: {timeout: 1ms}")
 	r.signals <- syscall.SIGTERM
 	r.end(exitOK)
-	require.Contains(t, r.stderr.String(), "level=WARN msg=\"drain timed out, what was left has been cut\"")
+	require.Contains(t, r.stderr.String(), "late=true")
+}
+
+func TestClassic_lingersAsLongAsThereAreClients(t *testing.T) {
+	fake := newFake()
+	r := start(t, fake.open, "lifecycle: classic\ndrain: {timeout: 1h, pod_grace: 2h}")
+	<-fake.listening
+	r.signals <- syscall.SIGTERM
+	r.signals <- syscall.SIGHUP
+	<-fake.reloaded // The signal before has been seen to.
+	require.Equal(t, stats.Lingering, stats.Phase(fake.phase.Load()))
+	code, out := r.ask("health")
+	require.Equal(t, exitFailure, code)
+	require.Contains(t, out, "503: the proxy is lingering")
+	code, out = r.ask("drain", "--wait") // The application is known to be done.
+	require.Equal(t, exitOK, code, out)
+	require.Equal(t, "draining\nended\n", out)
+	r.end(exitOK)
+	require.Regexp(t, "lingered=[1-9]", r.stderr.String())
+}
+
+func TestPodTerminating_isNoticedAndChangesNoReadiness(t *testing.T) {
+	fake := newFake()
+	r := start(t, fake.open, "")
+	<-fake.listening
+	code, body, err := newClient(r.socket).ask(t.Context(), "GET", "/pod-terminating")
+	require.NoError(t, err)
+	require.Equal(t, 200, code, string(body))
+	require.Equal(t, stats.Noticed, stats.Phase(fake.phase.Load()))
+	code, out := r.ask("health")
+	require.Equal(t, exitOK, code, out)
+	r.signals <- syscall.SIGTERM
+	r.end(exitOK)
+}
+
+func TestSystemd_isToldOfTheStartAndTheEnd(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	require.NoError(t, err)
+	defer conn.Close()
+	told := func() string {
+		b := make([]byte, 100)
+		n, err := conn.Read(b)
+		require.NoError(t, err)
+		return string(b[:n])
+	}
+	fake := newFake()
+	r := start(t, fake.open, "", "NOTIFY_SOCKET="+socket)
+	require.Equal(t, "READY=1", told())
+	r.signals <- syscall.SIGTERM
+	require.Equal(t, "STOPPING=1", told())
+	r.end(exitOK)
 }
 
 func TestRun_proxyBreaks_isAFailure(t *testing.T) {

@@ -18,7 +18,8 @@ func runCommand() command {
 		usage: `
 Runs the proxy until it is told to end.
 
-  SIGTERM, SIGINT  let transactions end within drain.timeout, then end with exit code 0; a second one cuts them
+  SIGTERM, SIGINT  let transactions end within drain.timeout, then end with exit code 0; a second one cuts them.
+                   With lifecycle: classic new clients are still welcome for a while before.
   SIGHUP           reads the configuration again; what needs a restart is told and left as it is
 
 Every key of the configuration can be set by a variable as well, pool.max_connections by
@@ -50,13 +51,16 @@ func runProxy(ctx context.Context, in invocation, file string) error {
 	p := newProcess(opened, c, func() (config.Config, error) {
 		c, _, err := config.Load(file, in.environ)
 		return c, err
-	}, log, level)
+	}, systemd(in.getenv("NOTIFY_SOCKET")), log, level)
 	collector := metrics.NewCollector(opened.observed, p, build())
 	handler, err := metrics.Handler(collector)
 	if err != nil {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
-	http := admin.New(admin.Config{Listen: c.HTTP.Listen, Version: build().Version, Metrics: handler}, opened.observed, p, log)
+	http := admin.New(admin.Config{
+		Listen: c.HTTP.Listen, Version: build().Version, Metrics: handler,
+		PodTerminating: c.HTTP.PodTerminating, QuitQuitQuit: c.HTTP.QuitQuitQuit,
+	}, opened.observed, p, log)
 	if err := http.Listen(ctx); err != nil {
 		return fmt.Errorf("%w; set http.listen to another address", err)
 	}

@@ -20,6 +20,15 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.Handle("POST /reload", local(s.reload))
 	mux.Handle("POST /drain", local(s.drain))
+	if s.cfg.QuitQuitQuit {
+		mux.Handle("POST /quitquitquit", local(s.drain))
+	}
+	terminating := local(s.podTerminating)
+	if s.cfg.PodTerminating {
+		terminating = http.HandlerFunc(s.podTerminating)
+	}
+	mux.Handle("GET /pod-terminating", terminating) // What the kubelet sends for preStop: httpGet.
+	mux.Handle("POST /pod-terminating", terminating)
 	mux.Handle("GET /debug/pprof/", local(pprof.Index))
 	mux.Handle("GET /debug/pprof/cmdline", local(pprof.Cmdline))
 	mux.Handle("GET /debug/pprof/profile", local(pprof.Profile))
@@ -63,6 +72,11 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 func (s *Server) drain(w http.ResponseWriter, _ *http.Request) {
 	s.control.Drain()
 	s.json(w, http.StatusAccepted, s.currentStatus())
+}
+
+func (s *Server) podTerminating(w http.ResponseWriter, _ *http.Request) {
+	s.control.Notice()
+	s.text(w, http.StatusOK, "noticed")
 }
 
 func (s *Server) text(w http.ResponseWriter, code int, text string) {

@@ -1,4 +1,5 @@
 // Package admin serves HTTP beside the proxy: probes, metrics, the status and, for this machine only, drain and reload.
+// The notice that the pod is ending may come from the kubelet as well, if the configuration says so.
 //
 // It decides nothing: what a request asks for is done by a Control. It must never get in the way of the clients, so every
 // request is bounded in time, and liveness says nothing but that the process is alive: it never depends on the
@@ -33,6 +34,8 @@ type Control interface {
 	Reload(ctx context.Context) ([]Change, error)
 	// Drain begins the end of the process and returns at once. Further calls do nothing.
 	Drain()
+	// Notice tells that the pod has begun to end. It returns at once; clients notice nothing.
+	Notice()
 }
 
 // Change is one key that a reload found changed.
@@ -48,6 +51,9 @@ type Config struct {
 	Listen  []string     // host:port, or the paths of unix sockets; empty serves nothing.
 	Version string       // Of the binary.
 	Metrics http.Handler // Serves /metrics; nil leaves it out.
+
+	PodTerminating bool // Let others than this machine call /pod-terminating, as the kubelet does.
+	QuitQuitQuit   bool // Serve /quitquitquit.
 }
 
 // Bounds for one request. A reload reads files and may dial; everything else is over in milliseconds.

@@ -29,6 +29,7 @@ type process struct {
 	notReady  atomic.Pointer[string]
 	reloadErr error
 	drains    atomic.Int32
+	notices   atomic.Int32
 }
 
 func (p *process) Snapshot() stats.Snapshot {
@@ -55,15 +56,21 @@ func (p *process) Reload(context.Context) ([]admin.Change, error) {
 	return []admin.Change{{Key: "loops", From: "1", To: "2"}}, p.reloadErr
 }
 
-func (p *process) Drain() { p.drains.Add(1) }
+func (p *process) Drain()  { p.drains.Add(1) }
+func (p *process) Notice() { p.notices.Add(1) }
 
 // start serves p on the addresses and returns the base URL of the first; it ends with the test.
 func start(t *testing.T, p *process, addresses ...string) (base string, server *admin.Server) {
 	t.Helper()
-	server = admin.New(admin.Config{
-		Listen: addresses, Version: "1.2.3",
-		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metrics") }),
-	}, p, p, slog.New(slog.DiscardHandler))
+	return startWith(t, p, admin.Config{Listen: addresses})
+}
+
+// startWith is start with a configuration.
+func startWith(t *testing.T, p *process, cfg admin.Config) (base string, server *admin.Server) {
+	t.Helper()
+	cfg.Version = "1.2.3"
+	cfg.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metrics") })
+	server = admin.New(cfg, p, p, slog.New(slog.DiscardHandler))
 	require.NoError(t, server.Listen(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve() }()
@@ -270,4 +277,50 @@ func TestListen_secondAddressTaken_freesTheFirst(t *testing.T) {
 	again, err := net.Listen("tcp", address)
 	require.NoError(t, err)
 	require.NoError(t, again.Close())
+}
+
+func TestPodTerminating_kubeletMayCallItOnlyWhereItIsAllowedTo(t *testing.T) {
+	var p process
+	base, _ := start(t, &p, "127.0.0.1:0")
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		code, _ := ask(t, method, base+"/pod-terminating")
+		require.Equal(t, http.StatusOK, code)
+	}
+	require.EqualValues(t, 2, p.notices.Load())
+	code, _ := ask(t, http.MethodGet, base+"/pod-terminating", "X-Forwarded-For", "10.0.0.1")
+	require.Equal(t, http.StatusOK, code, "the connection counts")
+
+	var open, shut process
+	outside := func(base string) string { return strings.Replace(base, "[::]", "127.0.0.1", 1) }
+	base, _ = start(t, &shut, "[::]:0")
+	request := func(base string) int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, outside(base)+"/pod-terminating", nil)
+		require.NoError(t, err)
+		request.Host = "10.0.0.7:6433" // As if the kubelet had asked on the pod's address.
+		response, err := http.DefaultTransport.RoundTrip(request)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		return response.StatusCode
+	}
+	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	require.Equal(t, http.StatusForbidden, request(base))
+	require.Zero(t, shut.notices.Load())
+	base, _ = startWith(t, &open, admin.Config{Listen: []string{"[::]:0"}, PodTerminating: true})
+	require.Equal(t, http.StatusOK, request(base))
+	require.EqualValues(t, 1, open.notices.Load())
+	require.Zero(t, open.drains.Load())
+}
+
+func TestQuitQuitQuit_isThereOnlyIfAskedFor(t *testing.T) {
+	var p process
+	base, _ := start(t, &p, "127.0.0.1:0")
+	code, _ := ask(t, http.MethodPost, base+"/quitquitquit")
+	require.Equal(t, http.StatusNotFound, code)
+	base, _ = startWith(t, &p, admin.Config{Listen: []string{"127.0.0.1:0"}, QuitQuitQuit: true})
+	code, _ = ask(t, http.MethodGet, base+"/quitquitquit")
+	require.Equal(t, http.StatusMethodNotAllowed, code)
+	require.Zero(t, p.drains.Load())
+	code, _ = ask(t, http.MethodPost, base+"/quitquitquit")
+	require.Equal(t, http.StatusAccepted, code)
+	require.EqualValues(t, 1, p.drains.Load())
 }

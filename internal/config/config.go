@@ -31,7 +31,9 @@ type Config struct {
 
 // HTTP is where probes, metrics and the status page are served.
 type HTTP struct {
-	Listen []string // host:port or the path of a unix socket.
+	Listen         []string // host:port or the path of a unix socket.
+	PodTerminating bool     // /pod-terminating answers others than this machine.
+	QuitQuitQuit   bool     // /quitquitquit is there.
 }
 
 // Upstream is how PostgreSQL is reached.
@@ -119,10 +121,20 @@ type User struct {
 	MaxClients int
 }
 
-// Drain is how long stopping may take.
+// Drain is how the end goes, and how long it may take.
 type Drain struct {
-	Timeout time.Duration
+	Timeout     time.Duration // For transactions, from the moment when new clients are refused.
+	PodGrace    time.Duration // From SIGTERM to SIGKILL; 0: not known, which a classic sidecar cannot do with.
+	MinLinger   time.Duration // The next two are for a classic sidecar only.
+	QuietPeriod time.Duration
 }
+
+// closingTime is what the end takes after the last client: PostgreSQL gets two seconds to end its connections.
+const closingTime = 3 * time.Second
+
+// MaxLinger returns how long a classic sidecar may still welcome new clients after SIGTERM, so that the rest of the end
+// fits into the pod's grace period.
+func (d Drain) MaxLinger() time.Duration { return d.PodGrace - d.Timeout - closingTime }
 
 // Log is what is logged, and how.
 type Log struct {
@@ -188,8 +200,11 @@ const (
 	TLS13 TLSVersion = "1.3"
 )
 
-// LifecycleNative is the lifecycle of a process that is told to end when nobody needs it any more.
-const LifecycleNative Lifecycle = "native"
+// The lifecycles: told to end when nobody needs it any more, or together with the application that does.
+const (
+	LifecycleNative  Lifecycle = "native"
+	LifecycleClassic Lifecycle = "classic"
+)
 
 // The log levels.
 const (
@@ -228,7 +243,7 @@ func Default() Config {
 		Session:            Session{SentinelEvery: 10_000},
 		ClientAuth:         ClientAuth{Method: AuthTrust, UnknownUsers: UnknownReject},
 		ClientTLS:          ClientTLS{Mode: TLSDisable, MinVersion: TLS12},
-		Drain:              Drain{Timeout: 30 * time.Second},
+		Drain:              Drain{Timeout: 30 * time.Second, MinLinger: 5 * time.Second, QuietPeriod: 3 * time.Second},
 		Lifecycle:          LifecycleNative,
 		Log:                Log{Level: LogInfo, Format: LogText},
 		Loops:              1,

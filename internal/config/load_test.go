@@ -259,3 +259,20 @@ func TestLoad_faultsOfBothKinds_areInTheOrderOfTheFile(t *testing.T) {
 	_, _, fault := load(t, "listen: 0.0.0.0:6432\nloops: many\n", url) // The rule about listen is looked at last.
 	require.Less(t, strings.Index(fault, "pgsidecar.yaml:1:"), strings.Index(fault, "pgsidecar.yaml:2:"), fault)
 }
+
+func TestLoad_endThatDoesNotFitTheGracePeriod_isRefused(t *testing.T) {
+	for content, want := range map[string]string{
+		"lifecycle: classic": "pgsidecar.yaml:1: lifecycle: classic needs to know when the pod is killed: " +
+			"set drain.pod_grace to the pod's terminationGracePeriodSeconds, which is 30s unless the pod says otherwise",
+		"lifecycle: classic\ndrain: {pod_grace: 30s}": "pgsidecar.yaml:2: drain.pod_grace: is 30s, but the end may take 38s " +
+			"(drain.min_linger or drain.quiet_period, drain.timeout and 3s to close): lower drain.timeout, or raise this and the pod's terminationGracePeriodSeconds",
+		"drain: {pod_grace: 32s}": "pgsidecar.yaml:1: drain.pod_grace: is 32s, but the end may take 33s (drain.timeout and 3s to close): " +
+			"lower drain.timeout, or raise this and the pod's terminationGracePeriodSeconds",
+	} {
+		_, _, fault := load(t, content, url)
+		require.Equal(t, want, fault)
+	}
+	c, _, fault := load(t, "lifecycle: classic\ndrain: {pod_grace: 38s, timeout: 20s, quiet_period: 15s}", url)
+	require.Empty(t, fault)
+	require.Equal(t, 15*time.Second, c.Drain.MaxLinger(), "just enough for the quiet period")
+}

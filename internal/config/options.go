@@ -47,6 +47,14 @@ func (c *Config) listenOptions() []option {
 		doc: "Where probes (/livez, /readyz), /metrics and the status page are served: host:port or the path of a unix socket. " +
 			"Kubernetes and Prometheus need an address of the pod, such as 0.0.0.0:6433; what changes the proxy's state (drain, reload) " +
 			"answers on loopback and unix sockets only. An empty list switches it off.",
+	}, {
+		key: "http.pod_terminating", value: boolean(&c.HTTP.PodTerminating), restart: true,
+		doc: "Let /pod-terminating be called on all addresses, as the kubelet does for preStop: httpGet. It tells that the pod has begun to " +
+			"end: servers that are idle are given back after a second, and clients notice nothing. On loopback and unix sockets it always answers.",
+	}, {
+		key: "http.quitquitquit", value: boolean(&c.HTTP.QuitQuitQuit), restart: true,
+		doc: "Serve POST /quitquitquit, the name under which tools that end the sidecars of a finished job know what is /drain here. " +
+			"It answers on loopback and unix sockets only.",
 	}}
 }
 
@@ -224,11 +232,23 @@ func (u *User) options() []option {
 func (c *Config) processOptions() []option {
 	return []option{{
 		key: "drain.timeout", value: duration(&c.Drain.Timeout, 0, maxTimeout), alias: "shutdown_timeout",
-		doc: "How long transactions may go on after SIGTERM before they are cut. Keep it below the pod's terminationGracePeriodSeconds.",
+		doc: "How long transactions may go on once new clients are refused, before they are cut.",
 	}, {
-		key: "lifecycle", value: choice(&c.Lifecycle, LifecycleNative), restart: true,
+		key: "drain.pod_grace", value: duration(&c.Drain.PodGrace, 0, maxTimeout),
+		doc: "The pod's terminationGracePeriodSeconds, which a container cannot find out: all that the proxy does after SIGTERM has to fit into it. " +
+			"lifecycle: classic needs it; with native it is only checked against drain.timeout. 0 is not known.",
+	}, {
+		key: "drain.min_linger", value: duration(&c.Drain.MinLinger, 0, maxTimeout),
+		doc: "With lifecycle: classic, how long new clients are welcome after SIGTERM in any case.",
+	}, {
+		key: "drain.quiet_period", value: duration(&c.Drain.QuietPeriod, 0, maxTimeout),
+		doc: "With lifecycle: classic, how long there must have been no client before new ones are refused; at the latest it is done when " +
+			"drain.pod_grace leaves just enough for drain.timeout and three seconds to close.",
+	}, {
+		key: "lifecycle", value: choice(&c.Lifecycle, LifecycleNative, LifecycleClassic), restart: true,
 		doc: "How the proxy's end lies to that of the application. native: SIGTERM comes when the application has ended (a Kubernetes " +
-			"native sidecar, a service of its own), so that it drains at once.",
+			"native sidecar, a service of its own), so that it drains at once. classic: SIGTERM comes to both at once (an ordinary container of " +
+			"the pod), so that new clients are still welcome for a while.",
 	}, {
 		key: "log.level", value: choice(&c.Log.Level, LogDebug, LogInfo, LogWarn, LogError),
 		doc: "The least severe lines that are logged.",

@@ -15,6 +15,7 @@ func (r *reader) validate(c *Config) {
 	r.validateUpstream(c)
 	r.validateAddresses(c)
 	r.validatePool(c)
+	r.validateDrain(c)
 	r.validateAuth(c)
 	r.validateTLS(c)
 	r.validateFiles(c)
@@ -119,6 +120,29 @@ func (r *reader) validatePool(c *Config) {
 		r.wrong("pool.min_connections",
 			fmt.Sprintf("%d is more than pool.max_connections, which is %d", c.Pool.MinConnections, c.Pool.MaxConnections),
 			"lower the one or raise the other")
+	}
+}
+
+// validateDrain notes an end that does not fit into the time there is.
+func (r *reader) validateDrain(c *Config) {
+	d, classic := c.Drain, c.Lifecycle == LifecycleClassic
+	if !r.sound("drain.timeout", "drain.pod_grace", "drain.min_linger", "drain.quiet_period", "lifecycle") {
+		return
+	}
+	if d.PodGrace == 0 {
+		if classic {
+			r.wrong("lifecycle", "classic needs to know when the pod is killed",
+				"set drain.pod_grace to the pod's terminationGracePeriodSeconds, which is 30s unless the pod says otherwise")
+		}
+		return
+	}
+	needs, sum := d.Timeout+closingTime, "drain.timeout and 3s to close"
+	if classic {
+		needs, sum = needs+max(d.MinLinger, d.QuietPeriod), "drain.min_linger or drain.quiet_period, drain.timeout and 3s to close"
+	}
+	if needs > d.PodGrace {
+		r.wrong("drain.pod_grace", fmt.Sprintf("is %s, but the end may take %s (%s)", formatDuration(d.PodGrace), formatDuration(needs), sum),
+			"lower drain.timeout, or raise this and the pod's terminationGracePeriodSeconds")
 	}
 }
 
