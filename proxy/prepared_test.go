@@ -145,11 +145,12 @@ func decoded(t *testing.T, messages []pgproto3.Message) (all []pgtest.Message) {
 // A DEALLOCATE that was parsed on one server and is executed on another, which has never seen its statement.
 func TestPrepared_deallocateByNameParsedOnAnotherServer(t *testing.T) {
 	p := poolOf(t, pgtest.Shared(t, 0), 2)
-	a, b := raw(t, p.url()), raw(t, p.url())
-	a.say(parse("a1", "select 1"), syncNow())
-	a.say(parse("", "deallocate a1"), describe(""), syncNow())
-	a.say(parse("named", "deallocate a2"), parse("a2", "select 2"), syncNow())
-	b.say(query("begin"), query("select 1")) // the server that a has used
+	a := raw(t, p.url())
+	a.say(query("begin"))
+	here := a.pid()
+	a.say(parse("a1", "select 1"), parse("end", "commit"), parse("", "deallocate a1"), syncNow())
+	require.Equal(t, []string{"2", "C COMMIT", "Z I"}, a.say(run("end")...))
+	p.keepBusy(t, here)
 	require.Equal(t, []string{"2", "C DEALLOCATE", "Z I"}, a.say(run("")...))
 	require.Equal(t, []string{`E 26000 prepared statement "a1" does not exist`, "Z I"}, a.say(run("a1")...))
 }

@@ -4,7 +4,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
@@ -30,6 +29,9 @@ func raw(t testing.TB, to string, parameters ...string) *rawClient {
 	require.Equal(t, "Z I", c.login[len(c.login)-1].String(), "login")
 	return c
 }
+
+// unanswered is a Query that the server skips because of an earlier error.
+type unanswered struct{ pgproto3.Message }
 
 // say sends messages in one write and returns the short forms of what comes back, up to as many ReadyForQuery as the messages
 // ask for (one for each Sync, Query and FunctionCall).
@@ -79,6 +81,8 @@ func (c *rawClient) pid() string {
 // The messages of clients, by the names of the protocol.
 
 func query(sql string) pgproto3.Message { return &pgproto3.Query{String: sql} }
+
+func skippedQuery(sql string) pgproto3.Message { return unanswered{query(sql)} }
 
 func parse(name, sql string) pgproto3.Message { return &pgproto3.Parse{Name: name, Query: sql} }
 
@@ -148,11 +152,32 @@ func poolOf(t testing.TB, c *pgtest.Cluster, connections int) *testProxy {
 	return start(t, c, func(config *proxy.Config) { config.Pool.MaxConnections = connections })
 }
 
+// keepBusy makes a client of its own keep a server process busy with an open transaction, until the returned function is called.
+// Servers that are not wanted are given back.
+func (p *testProxy) keepBusy(t testing.TB, pid string) (end func()) {
+	t.Helper()
+	var others []*rawClient
+	for range 10 {
+		c := raw(t, p.url())
+		c.say(query("begin"))
+		if c.pid() != pid {
+			others = append(others, c)
+			continue
+		}
+		for _, o := range others {
+			o.say(query("rollback"))
+		}
+		return func() { c.say(query("rollback")) }
+	}
+	t.Fatalf("no server is %s", pid)
+	return nil
+}
+
 // idle waits until no server is lent, dialled or being closed, and returns how many are idle.
 func (p *testProxy) idle(t testing.TB) int {
 	t.Helper()
 	n := 0
-	require.Eventually(t, func() bool {
+	await(t, "servers at rest", func() bool {
 		n = 0
 		for _, one := range p.Snapshot().Pools {
 			if one.Active+one.Dialing+one.Closing+one.Waiting > 0 {
@@ -161,6 +186,6 @@ func (p *testProxy) idle(t testing.TB) int {
 			n += one.Idle
 		}
 		return true
-	}, time.Minute, time.Millisecond, "servers did not come to rest")
+	})
 	return n
 }

@@ -30,6 +30,14 @@ func (s *Session) judge() bool {
 	l := s.link
 	if l.audited {
 		s.adopt()
+		if s.link == nil {
+			return true // given away
+		}
+	}
+	s.settleUnlisten()
+	s.set(undone|committed, false)
+	if s.pinned.isLarge() && !s.holdsLarge() {
+		s.effects |= state.Deallocate
 	}
 	switch e := s.effects; {
 	case e == 0:
@@ -40,6 +48,9 @@ func (s *Session) judge() bool {
 		s.pin(pinSequence, "", lasting)
 	}
 	if s.effects.Has(audited) || state.Suspicious(s.effects) || (s.pinned != nil && s.effects.Has(releasing)) {
+		if s.unnamed != nil && !s.unnamed.Kept() {
+			return true // the question would drop it; the session is pinned as long as it is there
+		}
 		s.audit()
 		return false
 	}
@@ -73,7 +84,19 @@ func (s *Session) adopt() {
 			s.settings = interner.With(s.settings, one.Name, one.Value)
 		}
 	}
-	if kind, names := found.Pins(); kind != "" {
+	if s.pinned.isLarge() && !s.holdsLarge() {
+		s.unpin()
+	}
+	kind, names := found.Pins()
+	if len(found.Channels) > 0 && kind == pinListen && s.donate(found.Channels) {
+		return
+	}
+	if len(found.Channels) > 0 {
+		s.subscribe(found.Channels)
+	} else if s.listening != nil && len(s.listening.channels) == 0 {
+		s.listening = nil
+	}
+	if kind != "" {
 		s.pin(kind, names, whileFound)
 	} else if s.pinned != nil && !s.pinned.lasting {
 		s.unpin()

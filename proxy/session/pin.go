@@ -47,6 +47,21 @@ func (s *Session) pin(kind, names string, d duration) {
 
 func (s *Session) unpin() {
 	if s.pinned != nil {
+// isLarge tells whether it is statements too large to be kept that hold the session.
+func (p *pin) isLarge() bool { return p != nil && p.kind == pinLargeStatement }
+
+// holdsLarge tells whether the client has a statement that cannot be prepared again.
+func (s *Session) holdsLarge() bool {
+	large := s.unnamed != nil && !s.unnamed.Kept()
+	if s.names != nil {
+		s.names.All(func(_ string, st *statement.Statement) bool {
+			large = large || !st.Kept()
+			return !large
+		})
+	}
+	return large
+}
+
 		s.pinned = nil
 		s.worker.shared.Pins.remove(s)
 	}

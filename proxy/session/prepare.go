@@ -222,6 +222,11 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 	if st != nil {
 		s.effects |= st.Effects
 	}
+	if st != nil && st.Effects.Has(state.Deallocate) {
+		if target, _ := s.renamed(st); target != nil {
+			s.ensure(e, at, target) // this server may not have been the one where it was parsed
+		}
+	}
 	s.bound = st
 	if target := s.nameOnServer(name, st); target != string(name) {
 		e.cut(at, at+len(p.Data)-len(rest))

@@ -77,6 +77,11 @@ func (s *Session) renameDeallocation(e *edit, at int, p wire.Piece, name []byte,
 // deallocating returns the statement of the latest Bind if it is a DEALLOCATE.
 func (s *Session) deallocating() *statement.Statement {
 	if s.bound != nil && s.bound.Effects&state.Deallocate != 0 {
+// renamed returns the client's statement that a DEALLOCATE made by renameDeallocation names, and the client's name of it.
+func (s *Session) renamed(deallocation *statement.Statement) (target *statement.Statement, client string) {
+	return s.byServerName(strings.Trim(strings.TrimPrefix(deallocation.Query(), "DEALLOCATE "), `"`))
+}
+
 		return s.bound
 	}
 	return nil
@@ -135,7 +140,7 @@ func (s *Session) forgetStatements() {
 func (s *Session) forgetDeallocated(done server.Entry) {
 	target, name := done.Statement, done.Alias
 	if done.Kind == server.Execute && target != nil {
-		target, name = s.byServerName(strings.Trim(strings.TrimPrefix(target.Query(), "DEALLOCATE "), `"`))
+		target, name = s.renamed(target)
 	}
 	if target == nil {
 		return
