@@ -30,12 +30,7 @@ func (s *Session) judge() bool {
 	l := s.link
 	if l.audited {
 		s.adopt()
-		if s.link == nil {
-			return true // given away
-		}
 	}
-	s.settleUnlisten()
-	s.set(undone|committed, false)
 	if s.pinned.isLarge() && !s.holdsLarge() {
 		s.effects |= state.Deallocate
 	}
@@ -87,16 +82,7 @@ func (s *Session) adopt() {
 	if s.pinned.isLarge() && !s.holdsLarge() {
 		s.unpin()
 	}
-	kind, names := found.Pins()
-	if len(found.Channels) > 0 && kind == pinListen && s.donate(found.Channels) {
-		return
-	}
-	if len(found.Channels) > 0 {
-		s.subscribe(found.Channels)
-	} else if s.listening != nil && len(s.listening.channels) == 0 {
-		s.listening = nil
-	}
-	if kind != "" {
+	if kind, names := found.Pins(); kind != "" {
 		s.pin(kind, names, whileFound)
 	} else if s.pinned != nil && !s.pinned.lasting {
 		s.unpin()

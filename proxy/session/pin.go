@@ -3,6 +3,8 @@ package session
 import (
 	"sync"
 	"time"
+
+	"pgsidecar/proxy/statement"
 )
 
 // pin is why a session keeps its server between transactions.
