@@ -47,8 +47,6 @@ func (s *Session) pin(kind, names string, d duration) {
 	s.worker.log().Info("session is pinned to its server", append(s.attrs(), "kind", kind, "names", names)...)
 }
 
-func (s *Session) unpin() {
-	if s.pinned != nil {
 // isLarge tells whether it is statements too large to be kept that hold the session.
 func (p *pin) isLarge() bool { return p != nil && p.kind == pinLargeStatement }
 
@@ -64,6 +62,8 @@ func (s *Session) holdsLarge() bool {
 	return large
 }
 
+func (s *Session) unpin() {
+	if s.pinned != nil {
 		s.pinned = nil
 		s.worker.shared.Pins.remove(s)
 	}

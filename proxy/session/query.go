@@ -74,14 +74,14 @@ func (s *Session) renameDeallocation(e *edit, at int, p wire.Piece, name []byte,
 	return s.worker.table.Intern(definition, len(text))
 }
 
-// deallocating returns the statement of the latest Bind if it is a DEALLOCATE.
-func (s *Session) deallocating() *statement.Statement {
-	if s.bound != nil && s.bound.Effects&state.Deallocate != 0 {
 // renamed returns the client's statement that a DEALLOCATE made by renameDeallocation names, and the client's name of it.
 func (s *Session) renamed(deallocation *statement.Statement) (target *statement.Statement, client string) {
 	return s.byServerName(strings.Trim(strings.TrimPrefix(deallocation.Query(), "DEALLOCATE "), `"`))
 }
 
+// deallocating returns the statement of the latest Bind if it is a DEALLOCATE.
+func (s *Session) deallocating() *statement.Statement {
+	if s.bound != nil && s.bound.Effects&state.Deallocate != 0 {
 		return s.bound
 	}
 	return nil
