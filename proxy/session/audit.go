@@ -30,13 +30,18 @@ func (s *Session) judge() bool {
 	l := s.link
 	if l.audited {
 		s.adopt()
+		if s.link == nil {
+			return true // given away
+		}
 	}
+	s.settleUnlisten()
+	s.set(undone|committed, false)
 	if s.pinned.isLarge() && !s.holdsLarge() {
 		s.effects |= state.Deallocate
 	}
 	switch e := s.effects; {
 	case e == 0:
-		return true
+		return !s.moveListening()
 	case e.Has(state.Seed | state.Load | state.Opaque):
 		s.pin(pinEndless, "", endless)
 	case e.Has(state.SequenceRead):
@@ -50,7 +55,7 @@ func (s *Session) judge() bool {
 		return false
 	}
 	s.effects = 0
-	return true
+	return !s.moveListening()
 }
 
 // audit asks the server what its session holds. It answers for all effects so far; those of what the client sends
@@ -82,7 +87,16 @@ func (s *Session) adopt() {
 	if s.pinned.isLarge() && !s.holdsLarge() {
 		s.unpin()
 	}
-	if kind, names := found.Pins(); kind != "" {
+	kind, names := found.Pins()
+	if len(found.Channels) > 0 && kind == pinListen && s.donate(found.Channels) {
+		return
+	}
+	if len(found.Channels) > 0 {
+		s.subscribe(found.Channels)
+	} else if s.listening != nil && len(s.listening.channels) == 0 {
+		s.listening = nil
+	}
+	if kind != "" {
 		s.pin(kind, names, whileFound)
 	} else if s.pinned != nil && !s.pinned.lasting {
 		s.unpin()

@@ -123,9 +123,13 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	case wire.CommandComplete:
 		s.commandComplete(p, done, completes)
 	case wire.NotificationResponse:
-		if s.virtual() && !s.mayListen() {
+		switch {
+		case !s.virtual():
+		case !s.mayListen():
 			e.cut(at, end) // of a LISTEN that was not this client's
 			l.cut = true
+		case p.End:
+			s.heardOwn(p.Data)
 		}
 	}
 	if completes {
@@ -138,9 +142,9 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 }
 
 // mayListen tells whether notifications from the linked server are the client's: it is known to listen, or it may have begun
-// to and the audit that will tell has not been answered. Notifications do not wait for that.
+// to and the audit that will tell has not been answered, or looked at. Notifications do not wait for that.
 func (s *Session) mayListen() bool {
-	if s.pinned != nil || s.effects.Has(state.Listen) || state.Suspicious(s.effects) {
+	if s.pinned != nil || s.link.audited || s.effects.Has(state.Listen) || state.Suspicious(s.effects) {
 		return true
 	}
 	head := s.link.Replies.Head()
@@ -186,6 +190,8 @@ func (s *Session) completed(done server.Entry) {
 	switch {
 	case done.Purpose == purposeAudit:
 		l.audited = l.failure == nil
+	case done.Purpose == purposeUnlisten && l.failure == nil:
+		s.moved()
 	}
 }
 
@@ -207,6 +213,7 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 		l.cut = true
 		return
 	}
+	s.set(undone, true)
 	s.worker.shared.Errors.Add(code, fromServer)
 	if string(code) == "0A000" && string(wire.ErrorField(body, 'R')) == "RevalidateCachedQuery" {
 		s.spoil(failed)

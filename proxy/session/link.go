@@ -133,10 +133,11 @@ func (s *Session) settle() {
 		s.settlePrivate()
 		return
 	}
+	s.tellNotes()
 	if !s.judge() {
 		return
 	}
-	if s.pinned == nil {
+	if s.pinned == nil && s.link != nil {
 		s.unlink().giveBack()
 	}
 	if s.worker.draining {

@@ -121,8 +121,8 @@ func (s *Session) parseUnnamed(st *statement.Statement) {
 
 func (s *Session) parseNamed(e *edit, at int, p wire.Piece, name []byte, st *statement.Statement) {
 	l := s.link
-	if old := s.named().Get(name); old != nil {
-		s.parseDuplicate(e, at, p, old)
+	if s.named().Get(name) != nil {
+		s.parseDuplicate(e, at, p)
 		return
 	}
 	entry := server.Entry{Kind: server.Parse, Statement: st, Name: string(name)}
@@ -162,12 +162,21 @@ func (s *Session) certain() bool {
 }
 
 // parseDuplicate makes the server refuse a name that the client has given already.
-func (s *Session) parseDuplicate(e *edit, at int, p wire.Piece, old *statement.Statement) {
-	s.ensure(e, at, old)
+func (s *Session) parseDuplicate(e *edit, at int, p wire.Piece) {
+	known := s.takenName(e, at)
 	e.cut(at, at+len(p.Data))
 	name, definition, _ := wire.String(wire.Body(p.Data))
-	e.out = wire.AppendParse(e.out, old.Name, definition)
+	e.out = wire.AppendParse(e.out, known, definition)
 	s.link.Replies.Push(server.Entry{Kind: server.Parse, Alias: string(name)})
+}
+
+// takenName returns a name that the server has. The client's own statement may not be there, and in a failed transaction it
+// could not be prepared; a ROLLBACK can.
+func (s *Session) takenName(e *edit, at int) string {
+	const rollback = "ROLLBACK"
+	st := s.worker.table.Intern([]byte(rollback+"\x00\x00\x00"), len(rollback))
+	s.ensure(e, at, st)
+	return st.Name
 }
 
 // longestName bounds what is held in memory of a message whose names have not arrived. PostgreSQL takes longer ones but
@@ -189,10 +198,10 @@ func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 		s.parseUnnamed(st)
 		return taken
 	}
-	if old := s.named().Get(name); old != nil {
-		s.ensure(e, at, old)
+	if s.named().Get(name) != nil {
+		known := s.takenName(e, at)
 		e.cut(at, at+len(p.Data)-len(rest))
-		e.out = wire.AppendParseHead(e.out, old.Name, p.Size-5-len(name)-1)
+		e.out = wire.AppendParseHead(e.out, known, p.Size-5-len(name)-1)
 		s.link.Replies.Push(server.Entry{Kind: server.Parse, Alias: string(name)})
 		return taken
 	}

@@ -30,6 +30,9 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	if effects.Has(state.Set) && p.End {
 		s.worker.shared.Custom.learnFrom(queryText(p))
 	}
+	if effects.Has(state.Unlisten|state.UnlistenAll) && p.End {
+		s.followUnlisten(queryText(p))
+	}
 	s.effects |= effects
 	s.set(forgetting, effects.Has(forgets))
 	// A simple query drops the unnamed statement (PostgreSQL documentation, "Extended Query").
@@ -103,12 +106,17 @@ func (s *Session) commandComplete(p wire.Piece, done server.Entry, completes boo
 	}
 	l := s.link
 	switch string(tag) {
+	case "COMMIT":
+		s.set(committed, true)
+	case "ROLLBACK":
+		s.set(undone, true)
 	case "DEALLOCATE ALL":
 		s.forgetStatements()
 	case "DISCARD ALL":
 		s.forgetStatements()
 		l.Settings, l.tainted = nil, false
 		s.settings = s.startup
+		s.unlistenEverything()
 		s.effects = 0
 		if s.pinned != nil && !s.pinned.endless {
 			s.unpin()

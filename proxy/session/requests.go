@@ -228,7 +228,7 @@ func (s *Session) answer(p wire.Piece) bool {
 	case wire.Flush, wire.CopyData, wire.CopyDone, wire.CopyFail:
 		return true // the server ignores copy messages outside of COPY: what follows a copy that has failed
 	case wire.Query:
-		if !p.End || !state.Ping(queryText(p)) {
+		if text := queryText(p); text == nil || !p.End || !state.Ping(text) {
 			return false
 		}
 		s.unnamed = nil
@@ -252,9 +252,12 @@ func (s *Session) answer(p wire.Piece) bool {
 	return false
 }
 
-// queryText returns the text of a whole Query message, without its terminator.
+// queryText returns the text of a whole Query message, without its terminator; nil if there is not just one string.
 func queryText(p wire.Piece) []byte {
-	text, _, _ := wire.String(wire.Body(p.Data))
+	text, rest, ok := wire.String(wire.Body(p.Data))
+	if !ok || len(rest) > 0 {
+		return nil
+	}
 	return text
 }
 

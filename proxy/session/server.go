@@ -26,6 +26,7 @@ type Server struct {
 	workers   []*Worker      // all of them
 	transport loop.Transport // while it is on no loop
 	session   *Session       // that it is linked to, or nil
+	hub       *Hub           // that listens on it, or nil
 	links     links[Server]
 
 	// home is the worker for other goroutines, nil before the first attachment.
@@ -234,6 +235,8 @@ func (l *Server) gone(reason string) {
 // Readable is called by the loop.
 func (l *Server) Readable(hangup bool) {
 	switch {
+	case l.hub != nil:
+		l.hub.readable()
 	case l.watched:
 		l.examine()
 	case l.leaving:

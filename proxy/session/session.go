@@ -60,22 +60,23 @@ type Session struct {
 	links  links[Session]
 	key    cancel.Key
 
-	startup  *state.Settings      // the settings it has come with
-	settings *state.Settings      // those that it has now
-	names    *statement.Names     // its named prepared statements; nil: none yet
-	unnamed  *statement.Statement // its unnamed one
-	bound    *statement.Statement // of the latest Bind
-	effects  state.Effect         // of what it has run since it was linked
-	pinned   *pin                 // why it keeps its server, or nil
-	refusal  *wire.Error          // what its requests are answered with, up to the next Sync or for one Query
-	since    int64                // loop.Nanos of the beginning of a wait, or of the link
-	phase    phase
-	flags    flags
+	startup   *state.Settings      // the settings it has come with
+	settings  *state.Settings      // those that it has now
+	names     *statement.Names     // its named prepared statements; nil: none yet
+	unnamed   *statement.Statement // its unnamed one
+	bound     *statement.Statement // of the latest Bind
+	effects   state.Effect         // of what it has run since it was linked
+	pinned    *pin                 // why it keeps its server, or nil
+	listening *listening           // what it listens to, or nil
+	refusal   *wire.Error          // what its requests are answered with, up to the next Sync or for one Query
+	since     int64                // loop.Nanos of the beginning of a wait, or of the link
+	phase     phase
+	flags     flags
 
 	unconfirmed int32 // entries in the reply queue that change names
 }
 
-type flags uint8
+type flags uint16
 
 const (
 	touched    flags = 1 << iota // something has been sent to the linked server on the client's behalf
@@ -83,6 +84,8 @@ const (
 	stalled                      // the next message waits until the server owes nothing
 	hungUp                       // the client's side is closed or broken: read it out
 	refused                      // the refusal has been told; what follows is dropped up to Sync
+	undone                       // an error, or a ROLLBACK, since the transaction began
+	committed                    // a COMMIT since then
 	partial                      // the client has got only a part of a message from the server
 	forgetting                   // a command that forgets statements is on its way
 	unwanted                     // the client has asked for what the server is doing to be cancelled
@@ -259,6 +262,7 @@ func (s *Session) abandon(m manner) {
 func (s *Session) end() {
 	w := s.worker
 	w.Loop.Disarm(&s.timer)
+	s.unlistenEverything()
 	s.phase = ended
 	w.shared.Keys.Remove(s.key)
 	w.sessions.remove(s)

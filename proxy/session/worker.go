@@ -55,6 +55,7 @@ type Shared struct {
 	Welcomes *Welcomes
 	Custom   *CustomSettings
 	Pins     *Pins
+	Hubs     *Hubs
 
 	// Ended is called, on its loop, when a session has ended, right before its client is closed.
 	Ended func(*Client)
@@ -74,6 +75,7 @@ func NewShared(log *slog.Logger, errors *stats.ErrorCounts) *Shared {
 		Welcomes: newWelcomes(),
 		Custom:   new(CustomSettings),
 		Pins:     newPins(),
+		Hubs:     new(Hubs),
 		Ended:    func(*Client) {},
 		clients:  wire.FromClient(),
 	}

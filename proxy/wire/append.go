@@ -106,6 +106,14 @@ func AppendError(dst []byte, e Error) []byte {
 	return finish(append(dst, 0), at)
 }
 
+// AppendNotice appends a NoticeResponse.
+func AppendNotice(dst []byte, e Error) []byte {
+	at := len(dst)
+	dst = AppendError(dst, e)
+	dst[at] = NoticeResponse
+	return dst
+}
+
 // AppendErrorWith appends a copy of an ErrorResponse's body in which one field has another value.
 func AppendErrorWith(dst, body []byte, field byte, replacement string) []byte {
 	dst, at := begin(dst, ErrorResponse)

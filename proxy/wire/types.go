@@ -97,10 +97,10 @@ func FromClient() *Classes {
 func FromServer() *Classes {
 	c := new(Classes)
 	c.set(Pass, largeReply, DataRow, CopyData)
-	c.set(Note, largeReply, RowDescription, ParameterDescription, NoticeResponse, NotificationResponse,
+	c.set(Note, largeReply, RowDescription, ParameterDescription, NoticeResponse,
 		FunctionCallResponse, CopyInResponse, CopyOutResponse, CopyBothResponse)
 	c.set(Note, smallMessage, ParseComplete, BindComplete, CloseComplete, NoData, EmptyQueryResponse, PortalSuspended, CopyDone)
-	c.set(Whole, largeReply, ErrorResponse, ParameterStatus, CommandComplete, BackendKeyData)
+	c.set(Whole, largeReply, ErrorResponse, NotificationResponse, ParameterStatus, CommandComplete, BackendKeyData)
 	c.set(Whole, smallMessage, ReadyForQuery)
 	return c
 }
