@@ -41,6 +41,9 @@ func (p *testProxy) as(t testing.TB, database, user string, params ...string) st
 	return u.String()
 }
 
+// spaced writes the spaces in a URL as libpq and pgconn read them.
+func spaced(url string) string { return strings.ReplaceAll(url, "+", "%20") }
+
 // waiting tells how many clients wait for a server.
 func (p *testProxy) waiting() int { return p.Snapshot().Clients.Waiting }
 
@@ -72,6 +75,13 @@ func (w *witness) backends(role string) int {
 func (w *witness) terminate(where string, args ...any) int {
 	w.t.Helper()
 	return w.count("select count(pg_terminate_backend(pid)) from pg_stat_activity where pid <> pg_backend_pid() and "+where, args...)
+}
+
+// remove ends the server processes of a role, and returns when they are gone.
+func (w *witness) remove(role string) {
+	w.t.Helper()
+	require.Positive(w.t, w.terminate("usename = $1", role))
+	await(w.t, "the server processes end", func() bool { return w.backends(role) == 0 })
 }
 
 // pidOf returns the process that serves a client's query.
