@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 
 	"pgsidecar/proxy/auth"
@@ -36,8 +37,7 @@ func (p *Proxy) enter(ctx context.Context, conn net.Conn) {
 
 func (p *Proxy) loginFailed(conn net.Conn, err error) {
 	outcome := stats.Broken
-	var told *auth.FatalError
-	if errors.As(err, &told) {
+	if told, ok := errors.AsType[*auth.FatalError](err); ok {
 		p.errors.Add([]byte(told.SQLState), stats.FromProxy)
 		switch told.SQLState[:2] {
 		case "28":
@@ -47,7 +47,7 @@ func (p *Proxy) loginFailed(conn net.Conn, err error) {
 		}
 	}
 	p.logins.Add(outcome)
-	p.log.Warn("login failed", "client", conn.RemoteAddr().String(), "error", err)
+	p.log.Warn("login failed", slog.String("client", conn.RemoteAddr().String()), slog.Any("error", err))
 }
 
 // cancel passes a cancel request on to the session that has its key. As at PostgreSQL, the end of the request's connection
@@ -76,7 +76,7 @@ type refusal struct {
 // admit hands an authenticated client to a loop.
 func (p *Proxy) admit(ctx context.Context, set *setting, client *login.Client) {
 	who, place := p.place(set, client)
-	if no := p.admission(set, client, place); no != nil {
+	if no := p.admission(set, place); no != nil {
 		p.refuse(client, no)
 		return
 	}
@@ -92,7 +92,7 @@ func (p *Proxy) admit(ctx context.Context, set *setting, client *login.Client) {
 	if err != nil {
 		_ = client.Conn.Close()
 		p.clients.leave(place)
-		p.log.Error("cannot serve client", "user", client.User, "error", err)
+		p.log.ErrorContext(ctx, "cannot serve client", slog.String("user", client.User), slog.Any("error", err))
 		return
 	}
 	if !p.quietest().Admit(transport, who) {
@@ -102,7 +102,8 @@ func (p *Proxy) admit(ctx context.Context, set *setting, client *login.Client) {
 	}
 	p.logins.Add(stats.LoggedIn)
 	if set.config.LogConnections {
-		p.log.Info("client logged in", "user", client.User, "database", client.Database, "client", transport.Remote().String())
+		p.log.InfoContext(ctx, "client logged in", slog.String("user", client.User), slog.String("database", client.Database),
+			slog.String("client", transport.Remote().String()))
 	}
 }
 
@@ -157,7 +158,7 @@ func privateLogin(client *login.Client, database, user string) *server.Login {
 }
 
 // admission counts the client in, or says why not.
-func (p *Proxy) admission(set *setting, client *login.Client, at place) *refusal {
+func (p *Proxy) admission(set *setting, at place) *refusal {
 	if p.Phase() >= stats.Draining {
 		return &refusal{
 			code: "57P03", message: "the proxy is shutting down",
@@ -177,7 +178,8 @@ func (p *Proxy) admission(set *setting, client *login.Client, at place) *refusal
 func (p *Proxy) refuse(client *login.Client, no *refusal) {
 	p.logins.Add(no.outcome)
 	p.errors.Add([]byte(no.code), stats.FromProxy)
-	p.log.Warn("client refused", "user", client.User, "database", client.Database, "sqlstate", no.code, "reason", no.message)
+	p.log.Warn("client refused", slog.String("user", client.User), slog.String("database", client.Database),
+		slog.String("sqlstate", no.code), slog.String("reason", no.message))
 	_ = login.WriteFatal(client.Conn, no.code, no.message, no.hint)
 	_ = client.Conn.Close()
 }
@@ -197,6 +199,6 @@ func (p *Proxy) quietest() *session.Worker {
 func (p *Proxy) sessionEnded(who *session.Client) {
 	p.clients.leave(place{database: who.Database, user: who.User})
 	if p.setting.Load().config.LogConnections {
-		p.log.Info("client left", "user", who.User, "database", who.Database)
+		p.log.Info("client left", slog.String("user", who.User), slog.String("database", who.Database))
 	}
 }

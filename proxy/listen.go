@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -45,21 +47,21 @@ func bind(ctx context.Context, address string) (net.Listener, error) {
 
 // removeStale removes a socket that a process has left behind, but not one that somebody serves.
 func removeStale(ctx context.Context, path string) error {
-	if _, err := os.Lstat(path); err != nil {
-		return nil // nothing there, or Listen says what is wrong
-	}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", path)
-	if err == nil {
+	switch {
+	case err == nil:
 		_ = conn.Close()
 		return errors.New("another process serves this socket")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
 	}
-	return os.Remove(path)
+	return nil // nothing there, or Listen says what is wrong
 }
 
 // Addresses returns where clients can connect, with the ports that the kernel chose.
 func (p *Proxy) Addresses() []string {
-	var all []string
+	all := make([]string, 0, len(p.listeners))
 	for _, l := range p.listeners {
 		all = append(all, l.Addr().String())
 	}
@@ -83,7 +85,7 @@ func (p *Proxy) accept(ctx context.Context, listener net.Listener) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			p.log.Error("cannot accept a client", "listen", listener.Addr().String(), "error", err)
+			p.log.ErrorContext(ctx, "cannot accept a client", slog.String("listen", listener.Addr().String()), slog.Any("error", err))
 			select {
 			case <-time.After(acceptPause):
 			case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ func TestListen_manyClientsShareOneConnection(t *testing.T) {
 		}
 		for _, l := range listeners {
 			for i := range 5 {
-				require.Equal(t, fmt.Sprint(i), next(t, l))
+				require.Equal(t, strconv.Itoa(i), next(t, l))
 			}
 		}
 		for i, l := range listeners {

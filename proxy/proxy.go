@@ -139,7 +139,7 @@ func (p *Proxy) Serve(ctx context.Context) error {
 		p.accepting.Go(func() { p.accept(logins, listener) })
 	}
 	p.phase.CompareAndSwap(uint32(stats.Starting), uint32(stats.Serving))
-	p.log.Info("serving", "listen", p.Addresses())
+	p.log.InfoContext(ctx, "serving", slog.Any("listen", p.Addresses()))
 
 	var err error
 	select {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"pgsidecar/proxy/stats"
@@ -19,7 +20,7 @@ func (p *Proxy) Enter(phase stats.Phase) {
 			break
 		}
 	}
-	p.log.Info("phase", "phase", phase.String(), "clients", p.Snapshot().Clients.All())
+	p.log.Info("phase", slog.String("phase", phase.String()), slog.Int("clients", p.Snapshot().Clients.All()))
 	p.configurePool()
 }
 
@@ -40,7 +41,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	p.log.Warn("drain deadline: cutting what is left", "clients", p.Snapshot().Clients.All())
+	p.log.WarnContext(ctx, "drain deadline: cutting what is left", slog.Int("clients", p.Snapshot().Clients.All()))
 	p.end()
 	return ctx.Err()
 }

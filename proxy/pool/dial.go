@@ -78,7 +78,7 @@ func (p *Pool) dial(ctx context.Context, d *dial) {
 	} else {
 		p.dialled(d, c)
 	}
-	t.serve(t.now()) //nolint:contextcheck // The next dial is not part of this one.
+	t.serve(t.now())
 }
 
 // dialled takes a new connection in and passes it on.

@@ -23,7 +23,7 @@ func (t *Target) Run(ctx context.Context) {
 		case <-t.wake:
 		case <-timer.C:
 		}
-		timer.Reset(t.reap()) //nolint:contextcheck // Dials end with Close, not with Run.
+		timer.Reset(t.reap())
 	}
 }
 

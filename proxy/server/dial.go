@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strings"
@@ -125,9 +126,7 @@ func (d *Dialer) login(login Login) (*pgconn.Config, error) {
 	if login.Replication != "" {
 		config.RuntimeParams["replication"] = login.Replication
 	}
-	for name, value := range login.Parameters {
-		config.RuntimeParams[name] = value
-	}
+	maps.Copy(config.RuntimeParams, login.Parameters)
 	return config, nil
 }
 

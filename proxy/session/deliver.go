@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 
 	"pgsidecar/proxy/loop"
 	"pgsidecar/proxy/server"
@@ -223,8 +224,8 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 		e.upTo(end)
 		e.out = wire.AppendErrorWith(e.out, body, 'M', name)
 	}
-	for i := len(dropped) - 1; i >= 0; i-- {
-		s.undo(dropped[i], i == 0 && string(code) != duplicateStatement)
+	for i, entry := range slices.Backward(dropped) {
+		s.undo(entry, i == 0 && string(code) != duplicateStatement)
 	}
 	s.redoUnnamed()
 	if p.End {
@@ -292,7 +293,7 @@ func (s *Session) serverLost(l *Server, err error) {
 	told := l.dying
 	s.unpin()
 	s.unlink()
-	l.gone("lost")
+	l.gone()
 	if s.phase == ended {
 		return
 	}
@@ -300,24 +301,24 @@ func (s *Session) serverLost(l *Server, err error) {
 		s.finish(impolite) // the server's own last words have been passed on
 		return
 	}
-	s.worker.log().Warn("server closed the connection", append(s.attrs(), "server_pid", l.PID, attrError(err))...)
-	s.fatal(errServerLost)
+	s.worker.log().Warn("server closed the connection", append(s.attrs(), attrPID(l), attrError(err))...)
+	s.fatal(errServerLost())
 }
 
 // outOfStep ends a session because the server's stream makes no sense (or because of what it makes plain that the client
 // has done). Nothing of the connection can be trusted any more.
 func (s *Session) outOfStep(l *Server, err error) {
-	answer := errOutOfStep
+	answer := errOutOfStep()
 	if errors.Is(err, errTransactionBlock) {
-		answer = errBlockInStatementMode
+		answer = errBlockInStatementMode()
 	} else {
-		s.worker.log().Error("server connection is out of step: closed", append(s.attrs(), "server_pid", l.PID, attrError(err))...)
+		s.worker.log().Error("server connection is out of step: closed", append(s.attrs(), attrPID(l), attrError(err))...)
 	}
 	s.unlink()
-	if answer == errBlockInStatementMode {
+	if answer == errBlockInStatementMode() {
 		l.retire("transaction block in pool mode statement")
 	} else {
-		l.gone("out of step")
+		l.gone()
 	}
 	s.fatal(answer)
 }

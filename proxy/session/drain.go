@@ -29,7 +29,7 @@ func (s *Session) drain(as *stats.Counter) {
 	if s.phase < closing {
 		as.Inc()
 	}
-	s.fatal(errDraining)
+	s.fatal(errDraining())
 }
 
 func (a *abort) Run() {

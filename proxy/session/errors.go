@@ -17,45 +17,64 @@ const (
 	fromServer = stats.FromServer
 )
 
-// What clients are told. The codes are those on which drivers act (PostgreSQL documentation, "Error Codes").
-var ( //nolint:gochecknoglobals // constant tables
-	errDraining = wire.Error{
+// What clients are told, a function each. The codes are those on which drivers act (PostgreSQL documentation, "Error Codes").
+
+func errDraining() wire.Error {
+	return wire.Error{
 		Code: "57P01", Message: "terminating connection because the proxy is shutting down",
 		Hint: "Connect again: another instance serves you.",
 	}
-	errAcquireTimeout = wire.Error{
+}
+
+func errAcquireTimeout() wire.Error {
+	return wire.Error{
 		Code: "57014", Message: "no server connection became free within the acquire timeout",
 		Hint: "All of pool.max_connections are in use: raise it, shorten transactions, or raise pool.acquire_timeout.",
 	}
-	errCancelled   = wire.Error{Code: "57014", Message: "canceling statement due to user request"}
-	errUnavailable = wire.Error{
+}
+
+func errCancelled() wire.Error {
+	return wire.Error{Code: "57014", Message: "canceling statement due to user request"}
+}
+
+func errUnavailable() wire.Error {
+	return wire.Error{
 		Code: "57P03", Message: "the database server cannot be reached at the moment",
 		Hint: "Try again: the proxy goes on trying.",
 	}
-	errServerLost = wire.Error{
+}
+
+func errServerLost() wire.Error {
+	return wire.Error{
 		Code: "08006", Message: "the database server closed the connection unexpectedly",
 		Hint: "Whether the statement took effect is not known if it was a COMMIT or ran outside of a transaction block.",
 	}
-	errOutOfStep = wire.Error{
+}
+
+func errOutOfStep() wire.Error {
+	return wire.Error{
 		Code: "08006", Message: "the connection to the database server got out of step and was closed",
 	}
-	errBlockInStatementMode = wire.Error{
+}
+
+func errBlockInStatementMode() wire.Error {
+	return wire.Error{
 		Code: "0A000", Message: "transaction blocks are not allowed in pool mode statement",
 		Hint: "Use pool mode transaction.",
 	}
-	errInternal = wire.Error{Code: "XX000", Message: "internal error of the proxy; its log says more"}
-)
+}
+
+func errInternal() wire.Error {
+	return wire.Error{Code: "XX000", Message: "internal error of the proxy; its log says more"}
+}
 
 // errTransactionBlock marks a transaction block in pool mode statement.
 var errTransactionBlock = errors.New("transaction block in pool mode statement")
 
 // serverError returns what the server said, if err is its refusal.
 func serverError(err error) *pgconn.PgError {
-	var e *pgconn.PgError
-	if errors.As(err, &e) {
-		return e
-	}
-	return nil
+	e, _ := errors.AsType[*pgconn.PgError](err)
+	return e
 }
 
 // refusalFor is what a client is told whose wait for a server has failed with err.
@@ -63,16 +82,26 @@ func refusalFor(err error) wire.Error {
 	if e := serverError(err); e != nil && !errors.Is(err, pool.ErrUnavailable) {
 		return wire.Error{Code: e.Code, Message: e.Message, Detail: e.Detail, Hint: e.Hint}
 	}
-	return errUnavailable
+	return errUnavailable()
 }
 
 func (w *Worker) log() *slog.Logger { return w.shared.Log }
 
 // attrs says in the log whose session it is.
 func (s *Session) attrs() []any {
-	return []any{"user", s.who.User, "database", s.who.Database, "client", s.conn.Remote().String()}
+	return []any{
+		slog.String("user", s.who.User), slog.String("database", s.who.Database),
+		slog.String("client", s.conn.Remote().String()),
+	}
 }
 
 func attrError(err error) slog.Attr { return slog.Any("error", err) }
 
 func attrWaited(d time.Duration) slog.Attr { return slog.Duration("waited", d) }
+
+func attrPID(l *Server) slog.Attr { return slog.Uint64("server_pid", uint64(l.PID)) }
+
+// attrMessage is the text of an ErrorResponse.
+func attrMessage(p wire.Piece) slog.Attr {
+	return slog.String("message", string(wire.ErrorField(wire.Body(p.Data), 'M')))
+}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -196,7 +197,7 @@ func (h *Hub) connected() {
 	}
 	if err != nil {
 		h.conn = nil
-		h.worker.log().Warn("no connection to listen on", "user", h.pool.User(), "database", h.pool.Database(), attrError(err))
+		h.worker.log().Warn("no connection to listen on", slog.String("user", h.pool.User()), slog.String("database", h.pool.Database()), attrError(err))
 		h.worker.Loop.Arm(&h.timer, retryListen, (*hubRetry)(h))
 		return
 	}
@@ -290,7 +291,7 @@ func (h *Hub) readable() {
 func (h *Hub) lost() {
 	l := h.conn
 	h.conn, l.hub, h.missed = nil, nil, true
-	l.gone("lost")
+	l.gone()
 	h.connect()
 }
 
@@ -316,7 +317,7 @@ func (h *Hub) take(buf []byte) bool {
 			if _, _, stray := l.Replies.Fail(); stray {
 				return false
 			}
-			h.worker.log().Error("cannot listen", "message", string(wire.ErrorField(wire.Body(p.Data), 'M')))
+			h.worker.log().Error("cannot listen", attrMessage(p))
 			continue
 		}
 		verdict, _, completes := l.Replies.Reply(p.Type)

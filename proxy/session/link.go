@@ -36,7 +36,7 @@ func (s *Session) endWait() {
 func (s *Session) giveUp() {
 	waited := time.Duration(loop.Nanos() - s.since)
 	s.worker.log().Warn("no server connection became free in time", append(s.attrs(), attrWaited(waited))...)
-	s.withdraw(errAcquireTimeout)
+	s.withdraw(errAcquireTimeout())
 }
 
 // withdraw ends a wait without a server, and tells the client why.
@@ -96,7 +96,7 @@ func (s *Session) linkTo(l *Server) {
 func (s *Session) unlink() *Server {
 	l, w := s.link, s.worker
 	s.link, l.session = nil, nil
-	s.bound = nil
+	s.deallocations = nil // portals end with their transaction
 	w.servers.remove(l)
 	w.gauges.Active.Add(-1)
 	if s.is(touched) {
@@ -185,7 +185,7 @@ func (s *Session) cancelQuery(done func()) {
 	switch {
 	case s.phase != active:
 	case s.waiter.Waiting():
-		s.withdraw(errCancelled)
+		s.withdraw(errCancelled())
 	case l != nil && !l.Replies.Empty() && l.Replies.Head().Fate != server.Swallow:
 		s.set(unwanted, true)
 		l.cancel(done)

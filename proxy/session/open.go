@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 
 	"pgsidecar/proxy/cancel"
@@ -46,7 +47,7 @@ func (a *admission) Run() {
 		return
 	}
 	if w.draining {
-		s.fatal(errDraining)
+		s.fatal(errDraining())
 		return
 	}
 	s.open()
@@ -118,13 +119,12 @@ func (s *Session) welcome(parameters []byte, pid uint32) {
 	key, err := w.shared.Keys.Add(s, pid, s.who.Protocol >= ProtocolLongKeys)
 	if err != nil {
 		w.log().Error("cannot make cancel key", append(s.attrs(), attrError(err))...)
-		s.fatal(errInternal)
+		s.fatal(errInternal())
 		return
 	}
 	s.key = key
 	s.phase = active
-	b := append(w.local[:0], parameters...)
-	b = wire.AppendKey(b, key.PID(), key.Secret())
+	b := wire.AppendKey(slices.Concat(w.local[:0], parameters), key.PID(), key.Secret())
 	b = wire.AppendReadyForQuery(b, wire.Idle)
 	w.local = keepBuffer(b)
 	s.tell(b)
@@ -229,9 +229,9 @@ func (s *Session) refuseLogin(err error) {
 	case e != nil:
 		answer = wire.Error{Code: e.Code, Message: e.Message, Detail: e.Detail, Hint: e.Hint}
 	case errors.Is(err, pool.ErrUnavailable):
-		answer = errUnavailable
+		answer = errUnavailable()
 	default:
-		answer = errServerLost
+		answer = errServerLost()
 	}
 	s.worker.log().Warn("login failed: no server connection", append(s.attrs(), attrError(err))...)
 	s.fatal(answer)

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"log/slog"
+
 	"pgsidecar/proxy/server"
 	"pgsidecar/proxy/state"
 	"pgsidecar/proxy/statement"
@@ -20,8 +22,10 @@ func (s *Session) ask(e *edit, at int, purpose uint8, sql []byte) {
 	l := s.link
 	e.upTo(at)
 	e.out = wire.AppendQuery(e.out, sql)
-	l.Replies.Push(server.Entry{Kind: server.Query, Fate: server.Swallow, Purpose: purpose,
-		Unnamed: true, Client: s.unnamed, Server: l.Unnamed})
+	l.Replies.Push(server.Entry{
+		Kind: server.Query, Fate: server.Swallow, Purpose: purpose,
+		Unnamed: true, Client: s.unnamed, Server: l.Unnamed,
+	})
 	l.Unnamed, l.UnnamedSegment = nil, 0 // the client's own stays: it is prepared again when it is needed
 	l.NextSegment()
 }
@@ -101,7 +105,7 @@ func (s *Session) ownRequestFailed() {
 		Detail:  string(wire.ErrorField(body, 'D')),
 		Hint:    string(wire.ErrorField(body, 'H')),
 	}
-	attrs := append(s.attrs(), "server_pid", l.PID, "sqlstate", answer.Code, "message", answer.Message)
+	attrs := append(s.attrs(), attrPID(l), slog.String("sqlstate", answer.Code), slog.String("message", answer.Message))
 	if l.refused == purposeAudit && s.phase == opening {
 		s.introduce() // in the client's own spelling
 		return

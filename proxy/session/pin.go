@@ -1,6 +1,7 @@
 package session
 
 import (
+	"log/slog"
 	"sync"
 	"time"
 
@@ -44,7 +45,7 @@ func (s *Session) pin(kind, names string, d duration) {
 	s.unpin()
 	s.pinned = &pin{kind: kind, names: names, since: time.Now(), lasting: d != whileFound, endless: d == endless}
 	s.worker.shared.Pins.add(s, *s.pinned)
-	s.worker.log().Info("session is pinned to its server", append(s.attrs(), "kind", kind, "names", names)...)
+	s.worker.log().Info("session is pinned to its server", append(s.attrs(), slog.String("kind", kind), slog.String("names", names))...)
 }
 
 // isLarge tells whether it is statements too large to be kept that hold the session.

@@ -100,9 +100,6 @@ func (s *Session) parse(e *edit, at int, p wire.Piece) next {
 	if st.Effects.Has(state.Set) {
 		s.worker.shared.Custom.learnFrom(query)
 	}
-	if st.Effects.Has(state.Deallocate) {
-		st = s.renameDeallocation(e, at, p, name, st)
-	}
 	if len(name) == 0 {
 		s.parseUnnamed(st)
 		return taken
@@ -163,20 +160,20 @@ func (s *Session) certain() bool {
 
 // parseDuplicate makes the server refuse a name that the client has given already.
 func (s *Session) parseDuplicate(e *edit, at int, p wire.Piece) {
-	known := s.takenName(e, at)
+	known := s.decoy(e, at)
 	e.cut(at, at+len(p.Data))
 	name, definition, _ := wire.String(wire.Body(p.Data))
-	e.out = wire.AppendParse(e.out, known, definition)
+	e.out = wire.AppendParse(e.out, known.Name, definition)
 	s.link.Replies.Push(server.Entry{Kind: server.Parse, Alias: string(name)})
 }
 
-// takenName returns a name that the server has. The client's own statement may not be there, and in a failed transaction it
-// could not be prepared; a ROLLBACK can.
-func (s *Session) takenName(e *edit, at int) string {
+// decoy returns a statement that the server has, to stand for one of the client's that may not be there: that one might not
+// be prepared, because the transaction has failed or a table is gone. A ROLLBACK always can.
+func (s *Session) decoy(e *edit, at int) *statement.Statement {
 	const rollback = "ROLLBACK"
 	st := s.worker.table.Intern([]byte(rollback+"\x00\x00\x00"), len(rollback))
 	s.ensure(e, at, st)
-	return st.Name
+	return st
 }
 
 // longestName bounds what is held in memory of a message whose names have not arrived. PostgreSQL takes longer ones but
@@ -199,9 +196,9 @@ func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 		return taken
 	}
 	if s.named().Get(name) != nil {
-		known := s.takenName(e, at)
+		known := s.decoy(e, at)
 		e.cut(at, at+len(p.Data)-len(rest))
-		e.out = wire.AppendParseHead(e.out, known, p.Size-5-len(name)-1)
+		e.out = wire.AppendParseHead(e.out, known.Name, p.Size-5-len(name)-1)
 		s.link.Replies.Push(server.Entry{Kind: server.Parse, Alias: string(name)})
 		return taken
 	}
@@ -227,21 +224,19 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 		l.Replies.Push(server.Entry{Kind: server.Bind})
 		return taken
 	}
-	st := s.prepareFor(e, at, name)
+	st, alias := s.prepareFor(e, at, name)
 	if st != nil {
 		s.effects |= st.Effects
 	}
-	if st != nil && st.Effects.Has(state.Deallocate) {
-		if target, _ := s.renamed(st); target != nil {
-			s.ensure(e, at, target) // this server may not have been the one where it was parsed
-		}
+	target := s.nameOnServer(name, st)
+	if instead := s.bindDeallocation(e, at, portal, st); instead != nil {
+		target = instead.Name
 	}
-	s.bound = st
-	if target := s.nameOnServer(name, st); target != string(name) {
+	if target != string(name) {
 		e.cut(at, at+len(p.Data)-len(rest))
 		e.out = wire.AppendBindHead(e.out, portal, target, p.Size-5-len(portal)-1-len(name)-1)
 	}
-	l.Replies.Push(server.Entry{Kind: server.Bind, Statement: st, Name: ""})
+	l.Replies.Push(server.Entry{Kind: server.Bind, Statement: st, Alias: alias})
 	return taken
 }
 
@@ -253,12 +248,12 @@ func (s *Session) describe(e *edit, at int, p wire.Piece) next {
 		l.Replies.Push(server.Entry{Kind: describeKind(p)})
 		return taken
 	}
-	st := s.prepareFor(e, at, name)
+	st, alias := s.prepareFor(e, at, name)
 	if target := s.nameOnServer(name, st); target != string(name) {
 		e.cut(at, at+len(p.Data))
 		e.out = wire.AppendTarget(e.out, wire.Describe, 'S', target)
 	}
-	l.Replies.Push(server.Entry{Kind: server.DescribeStatement, Statement: st})
+	l.Replies.Push(server.Entry{Kind: server.DescribeStatement, Statement: st, Alias: alias})
 	return taken
 }
 
@@ -310,21 +305,20 @@ func (s *Session) closeName(name []byte) {
 	}
 }
 
-// prepareFor sees to it that the statement that the client calls name is prepared on the server, and returns it; nil if
-// the client has none of that name.
-func (s *Session) prepareFor(e *edit, at int, name []byte) *statement.Statement {
-	if len(name) == 0 {
+// prepareFor sees to it that the statement that the client calls name is prepared on the server, and returns it, and the name
+// as a string; nil if the client has none of that name.
+func (s *Session) prepareFor(e *edit, at int, name []byte) (st *statement.Statement, alias string) {
+	switch {
+	case len(name) == 0:
 		s.restoreUnnamed(e, at)
-		return s.unnamed
+		return s.unnamed, ""
+	case s.names == nil:
+		return nil, ""
 	}
-	if s.names == nil {
-		return nil
-	}
-	st := s.names.Get(name)
-	if st != nil {
+	if st, alias = s.names.Find(name); st != nil {
 		s.ensure(e, at, st)
 	}
-	return st
+	return st, alias
 }
 
 // nameOnServer returns what a statement is called on the server. A name that the client has not given is passed on as it

@@ -14,6 +14,11 @@ import (
 func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	l := s.link
 	s.worker.Stats.StatementsSimple.Inc()
+	if p.End && queryText(p) == nil { // the server refuses it before it looks at the text
+		l.Replies.Push(server.Entry{Kind: server.Query})
+		l.NextSegment()
+		return taken
+	}
 	entry := server.Entry{Kind: server.Query, Unnamed: true, Client: s.unnamed, Server: l.Unnamed}
 	effects := state.Unknown // longer than what is looked at
 	if p.End {
@@ -21,7 +26,7 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	}
 	if effects&state.Deallocate != 0 {
 		if st, name := s.deallocated(queryText(p)); st != nil {
-			s.ensure(e, at, st)
+			st = s.decoy(e, at)
 			e.cut(at, at+len(p.Data))
 			e.out = wire.AppendQuery(e.out, deallocate(st))
 			entry.Statement, entry.Alias = st, name
@@ -53,41 +58,51 @@ func (s *Session) deallocated(sql []byte) (*statement.Statement, string) {
 	if s.names == nil || len(actions) != 1 || !actions[0].Effect.Has(state.Deallocate) {
 		return nil, ""
 	}
-	name := actions[0].Name
-	return s.names.Get([]byte(name)), name
+	return s.names.Find([]byte(actions[0].Name))
 }
 
 // deallocate is the text that removes a statement from a server. It is a real DEALLOCATE, so that what it does in a failed
 // transaction, and what it answers, is the server's.
 func deallocate(st *statement.Statement) string { return `DEALLOCATE "` + st.Name + `"` }
 
-// renameDeallocation replaces a DEALLOCATE that is being parsed by one that names the statement as the server knows it.
-func (s *Session) renameDeallocation(e *edit, at int, p wire.Piece, name []byte, st *statement.Statement) *statement.Statement {
-	target, _ := s.deallocated([]byte(st.Query()))
+// deallocation is a DEALLOCATE in a portal.
+type deallocation struct {
+	decoy *statement.Statement // what it removes from the server
+	name  string               // the client's name that it is about
+}
+
+// bindDeallocation returns the statement to bind instead of one that is a DEALLOCATE of one of the client's own: it names a
+// decoy. It is nil for all others. Only now it is known which one the name means.
+func (s *Session) bindDeallocation(e *edit, at int, portal []byte, st *statement.Statement) *statement.Statement {
+	delete(s.deallocations, string(portal))
+	if st == nil || !st.Effects.Has(state.Deallocate) {
+		return nil
+	}
+	text := st.Query()
+	target, name := s.deallocated([]byte(text))
 	if target == nil {
-		return st
+		return nil
 	}
-	s.ensure(e, at, target)
-	text := deallocate(target)
-	definition := append([]byte(text), st.Definition[len(st.Query()):]...)
-	if len(name) == 0 {
-		e.cut(at, at+len(p.Data))
-		e.out = wire.AppendParse(e.out, "", definition)
+	decoy := s.decoy(e, at)
+	other := deallocate(decoy)
+	instead := s.worker.table.Intern([]byte(other+st.Definition[len(text):]), len(other))
+	s.ensure(e, at, instead)
+	if s.deallocations == nil {
+		s.deallocations = make(map[string]deallocation)
 	}
-	return s.worker.table.Intern(definition, len(text))
+	s.deallocations[string(portal)] = deallocation{decoy: decoy, name: name}
+	return instead
 }
 
-// renamed returns the client's statement that a DEALLOCATE made by renameDeallocation names, and the client's name of it.
-func (s *Session) renamed(deallocation *statement.Statement) (target *statement.Statement, client string) {
-	return s.byServerName(strings.Trim(strings.TrimPrefix(deallocation.Query(), "DEALLOCATE "), `"`))
-}
-
-// deallocating returns the statement of the latest Bind if it is a DEALLOCATE.
-func (s *Session) deallocating() *statement.Statement {
-	if s.bound != nil && s.bound.Effects&state.Deallocate != 0 {
-		return s.bound
+// execution is the entry of an Execute.
+func (s *Session) execution(p wire.Piece) server.Entry {
+	entry := server.Entry{Kind: server.Execute}
+	if len(s.deallocations) > 0 {
+		portal, _, _ := wire.String(wire.Body(p.Data))
+		one := s.deallocations[string(portal)]
+		entry.Statement, entry.Alias = one.decoy, one.name
 	}
-	return nil
+	return entry
 }
 
 // commandComplete heeds the tags of commands that change what clients and servers hold.
@@ -146,18 +161,14 @@ func (s *Session) forgetStatements() {
 
 // forgetDeallocated follows the server, which has executed a DEALLOCATE that names one of our statements.
 func (s *Session) forgetDeallocated(done server.Entry) {
-	target, name := done.Statement, done.Alias
-	if done.Kind == server.Execute && target != nil {
-		target, name = s.renamed(target)
-	}
-	if target == nil {
+	if done.Statement == nil {
 		return
 	}
 	before := s.link.Held.Len()
-	s.link.Held.Remove(target)
+	s.link.Held.Remove(done.Statement)
 	s.countHeld(before)
 	if s.names != nil {
-		s.forgetName(name)
+		s.forgetName(done.Alias)
 	}
 }
 

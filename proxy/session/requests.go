@@ -223,9 +223,14 @@ func (s *Session) answer(p wire.Piece) bool {
 	w := s.worker
 	switch p.Type {
 	case wire.Sync:
+		if !bare(p) {
+			return false
+		}
 		w.local = wire.AppendReadyForQuery(w.local, wire.Idle)
 		return true
-	case wire.Flush, wire.CopyData, wire.CopyDone, wire.CopyFail:
+	case wire.Flush:
+		return bare(p)
+	case wire.CopyData, wire.CopyDone, wire.CopyFail:
 		return true // the server ignores copy messages outside of COPY: what follows a copy that has failed
 	case wire.Query:
 		if text := queryText(p); text == nil || !p.End || !state.Ping(text) {
@@ -251,6 +256,9 @@ func (s *Session) answer(p wire.Piece) bool {
 	}
 	return false
 }
+
+// bare tells whether a message has no body, as it should be with Sync and Flush.
+func bare(p wire.Piece) bool { return len(wire.Body(p.Data)) == 0 && p.End }
 
 // queryText returns the text of a whole Query message, without its terminator; nil if there is not just one string.
 func queryText(p wire.Piece) []byte {
@@ -302,10 +310,13 @@ func (s *Session) forward(e *edit, at int, p wire.Piece) next {
 	case wire.Execute:
 		s.worker.Stats.StatementsExtended.Inc()
 		s.set(forgetting, s.is(forgetting) || (s.virtual() && s.effects.Has(forgets)))
-		l.Replies.Push(server.Entry{Kind: server.Execute, Statement: s.deallocating()})
+		l.Replies.Push(s.execution(p))
 	case wire.CopyDone, wire.CopyFail:
 		l.Replies.CopyEnds()
 	case wire.Flush:
+		if !bare(p) { // the server refuses it as any other request of the extended protocol
+			l.Replies.Push(server.Entry{Kind: server.Close})
+		}
 		s.flush()
 	}
 	return taken

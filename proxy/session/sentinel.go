@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 
 	"pgsidecar/proxy/loop"
@@ -61,7 +62,7 @@ func (l *Server) examine() {
 		}
 		if err != nil || !l.collect(buf) {
 			l.unwatch()
-			l.gone("lost while idle")
+			l.gone()
 			return
 		}
 		if l.Replies.Settled() {
@@ -116,8 +117,8 @@ func (l *Server) pronounce() {
 	case kind != "" || (!l.tainted && w.shared.Settings.Intern(found.Settings) != l.Settings):
 		w.Stats.StateLeaks.Inc()
 		w.log().Error("a released server holds state of its client: closed; please report this",
-			"server_pid", l.PID, "user", l.pool.User(), "database", l.pool.Database(),
-			"kind", kind, "names", names, "settings", found.Settings, "expected", l.Settings.List())
+			attrPID(l), slog.String("user", l.pool.User()), slog.String("database", l.pool.Database()),
+			slog.String("kind", kind), slog.String("names", names), slog.Any("settings", found.Settings), slog.Any("expected", l.Settings.List()))
 		l.retire("state leak")
 	default:
 		l.release()

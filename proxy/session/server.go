@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -125,8 +126,8 @@ type adoption struct {
 }
 
 // Adopt implements pool.Conn.
-func (l *Server) Adopt(loop int) {
-	w := l.workers[loop]
+func (l *Server) Adopt(index int) {
+	w := l.workers[index]
 	if !w.Loop.Post(&adoption{server: l, worker: w}) {
 		l.Discard()
 	}
@@ -147,7 +148,7 @@ func (l *Server) settleOn(w *Worker) error {
 	l.home.Store(w)
 	if err := w.Loop.Attach(&l.Conn.Conn, l.transport, l); err != nil {
 		_ = l.transport.Close()
-		l.gone("cannot attach")
+		l.gone()
 		return fmt.Errorf("attach server connection: %w", err)
 	}
 	l.transport = loop.Transport{}
@@ -215,11 +216,11 @@ func (l *Server) retire(reason string) {
 // finish closes the socket of a connection that is being closed.
 func (l *Server) finish() {
 	l.worker.servers.remove(l)
-	l.gone(l.retiring)
+	l.gone()
 }
 
 // gone closes the socket and gives the slot back.
-func (l *Server) gone(reason string) {
+func (l *Server) gone() {
 	if l.worker != nil {
 		l.worker.gauges.Held.Add(-int64(l.Held.Len()))
 		if l.opened {
@@ -277,7 +278,7 @@ func (l *Server) listen() {
 			return
 		}
 		if err != nil || !l.heed(buf) {
-			l.gone("lost while idle")
+			l.gone()
 			return
 		}
 	}
@@ -304,11 +305,11 @@ func (l *Server) heed(buf []byte) bool {
 			}
 		case wire.NoticeResponse, wire.NotificationResponse:
 		case wire.ErrorResponse:
-			l.worker.log().Info("server ends an idle connection", "server_pid", l.PID,
-				"message", string(wire.ErrorField(wire.Body(p.Data), 'M')))
+			l.worker.log().Info("server ends an idle connection", attrPID(l),
+				attrMessage(p))
 			return false
 		default:
-			l.worker.log().Error("idle server connection is out of step: closed", "server_pid", l.PID, "message_type", string(p.Type))
+			l.worker.log().Error("idle server connection is out of step: closed", attrPID(l), slog.String("message_type", string(p.Type)))
 			return false
 		}
 	}
@@ -374,7 +375,7 @@ func (c *cancelEnd) Run() {
 	l := c.server
 	l.cancels--
 	if c.err != nil {
-		l.worker.log().Warn("cancel request failed", "server_pid", l.PID, attrError(c.err))
+		l.worker.log().Warn("cancel request failed", attrPID(l), attrError(c.err))
 	}
 	if !l.releasing || l.cancels > 0 {
 		return

@@ -64,7 +64,6 @@ type Session struct {
 	settings  *state.Settings      // those that it has now
 	names     *statement.Names     // its named prepared statements; nil: none yet
 	unnamed   *statement.Statement // its unnamed one
-	bound     *statement.Statement // of the latest Bind
 	effects   state.Effect         // of what it has run since it was linked
 	pinned    *pin                 // why it keeps its server, or nil
 	listening *listening           // what it listens to, or nil
@@ -72,6 +71,8 @@ type Session struct {
 	since     int64                // loop.Nanos of the beginning of a wait, or of the link
 	phase     phase
 	flags     flags
+
+	deallocations map[string]deallocation // by portal; nil: none
 
 	unconfirmed int32 // entries in the reply queue that change names
 }

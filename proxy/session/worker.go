@@ -26,7 +26,7 @@ type Config struct {
 	// SentinelEvery makes every so many released servers prove that they hold nothing of their client; 0: none has to.
 	SentinelEvery int
 
-	PreparedPerServer int // statements that a server holds; default 200, never less than 1
+	PreparedPerServer int // statements that a server holds; default 200, never less than 2
 	PreparedPerClient int // names that a client may have; default 5000
 }
 
@@ -40,6 +40,7 @@ func (c Config) withDefaults() Config {
 	if c.PreparedPerServer <= 0 {
 		c.PreparedPerServer = 200
 	}
+	c.PreparedPerServer = max(c.PreparedPerServer, 2) // a DEALLOCATE and what it names
 	if c.PreparedPerClient <= 0 {
 		c.PreparedPerClient = 5000
 	}

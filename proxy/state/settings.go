@@ -19,6 +19,8 @@ type Setting struct {
 type Settings struct {
 	list []Setting
 	key  string // the list as one string, the Interner's key
+
+	reading string // see Reading
 }
 
 // List returns the settings in the order in which they have to be applied. The caller must not change it.
@@ -79,7 +81,7 @@ func (in *Interner) Intern(list []Setting) *Settings {
 	if s := in.mu.sets[key].Value(); s != nil {
 		return s
 	}
-	s := &Settings{list: list, key: key}
+	s := &Settings{list: list, key: key, reading: readingOf(list)}
 	in.mu.sets[key] = weak.Make(s)
 	runtime.AddCleanup(s, in.forget, key)
 	return s

@@ -18,15 +18,21 @@ func (n *Names) Len() int { return len(n.index) }
 
 // Get returns the statement that the client calls key, or nil.
 func (n *Names) Get(key []byte) *Statement {
-	i, ok := n.index[string(key)]
-	if !ok {
-		return nil
-	}
-	n.order.touch(i)
-	return n.slots[i].st
+	st, _ := n.Find(key)
+	return st
 }
 
-// Put names a statement and returns the name as a string that may be kept. It forgets the oldest name when there are more
+// Find is Get, and returns the key as a string that may be kept, without making one.
+func (n *Names) Find(key []byte) (*Statement, string) {
+	i, ok := n.index[string(key)]
+	if !ok {
+		return nil, ""
+	}
+	n.order.touch(i)
+	return n.slots[i].st, n.slots[i].name
+}
+
+// Put names a statement. It forgets the oldest name when there are more
 // than bound (0: no bound).
 func (n *Names) Put(key string, st *Statement, bound int) {
 	if i, ok := n.index[key]; ok {

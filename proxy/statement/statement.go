@@ -1,8 +1,9 @@
 // Package statement keeps prepared statements apart from the connections they were prepared on: a Table of shared
 // statements for each loop, the Names under which a client knows them, and the statements Held by a server.
 //
-// It does not speak the protocol. The invariant: equal definitions (query text and parameter types) of one table are one
-// Statement, and a Statement's name on servers is unique in the process, so a name never means another query.
+// It does not speak the protocol. The invariant: equal definitions (query text and parameter types) under equal readings (see
+// package state) of one table are one Statement, and a Statement's name on servers is unique in the process, so a name never
+// means another query.
 package statement
 
 import (
@@ -21,7 +22,9 @@ const Prefix = "pgsidecar_"
 type Statement struct {
 	Name       string // on servers
 	Definition string // query text, its terminator, parameter types: the tail of a Parse message; "" if it was too large to keep
+	Reading    string // the settings under which it was prepared, as far as its meaning depends on them
 	Effects    state.Effect
+	Rereads    bool // executing it may change the reading of others
 
 	// stale counts how often a server refused to go on with a plan of it ("cached plan must not change result type").
 	// What was prepared before the latest refusal is prepared anew.

@@ -8,11 +8,11 @@ import (
 // String returns the NUL-terminated string at the head of b without its terminator, and what follows it. ok is false when
 // there is no terminator.
 func String(b []byte) (s, rest []byte, ok bool) {
-	i := bytes.IndexByte(b, 0)
-	if i < 0 {
+	s, rest, ok = bytes.Cut(b, []byte{0})
+	if !ok {
 		return nil, b, false
 	}
-	return b[:i], b[i+1:], true
+	return s, rest, true
 }
 
 // Body returns what follows a message's header.
