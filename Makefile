@@ -9,7 +9,7 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test vet lint fmt vuln fuzz bench deps clean
+.PHONY: help build run test vet lint fmt vuln fuzz bench deps clean rollouts
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ fmt: ## Format the sources
 
 vuln: ## Look for known vulnerabilities (needs the network)
 	@go tool -modfile=internal/tools/go.mod govulncheck ./...
+
+rollouts: ## Restart pods a hundred times under load, as the kubelet does: nothing may fail (ten minutes)
+	@PGSIDECAR_ROLLOUTS=100 go test -race -count 1 -timeout 30m -run TestRollout ./cmd/pgsidecar
 
 fuzz: ## Run every fuzz target for FUZZTIME (30s) each
 	@scripts/fuzz.sh $(FUZZTIME)

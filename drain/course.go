@@ -149,7 +149,7 @@ func (c *course) expire(ctx context.Context) bool {
 		c.look(ctx)
 		return false
 	}
-	c.life.log.Error("the end has taken too long", slog.String("phase", c.phase.String()), slog.Duration("in_phase", time.Since(c.since)))
+	c.life.log.ErrorContext(ctx, "the end has taken too long", slog.String("phase", c.phase.String()), slog.Duration("in_phase", time.Since(c.since)))
 	c.phase = stats.Closing // Its goroutine may never end.
 	return true
 }

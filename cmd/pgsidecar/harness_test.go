@@ -20,7 +20,12 @@ import (
 	"pgsidecar/proxy/stats"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	pgtest.Main(m)
+}
 
 const databaseURL = "DATABASE_URL=postgres://app:secret@127.0.0.1:1/app"
 

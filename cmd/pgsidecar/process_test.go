@@ -128,7 +128,7 @@ func TestSystemd_isToldOfTheStartAndTheEnd(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	require.NoError(t, err)
-	defer conn.Close()
+	defer func() { require.NoError(t, conn.Close()) }()
 	told := func() string {
 		b := make([]byte, 100)
 		n, err := conn.Read(b)

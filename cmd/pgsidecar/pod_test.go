@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+
+	"pgsidecar/internal/pgcluster"
+	"pgsidecar/internal/pgtest"
+)
+
+// asProgram makes the test binary be pgsidecar: what is killed and waited for has to be a process of its own, and this one
+// has the race detector.
+const asProgram = "PGSIDECAR_TEST_AS_PROGRAM"
+
+// pod is a sidecar that runs as a process, and what the kubelet would do with it.
+type pod struct {
+	t      *testing.T
+	name   string // Its application_name at the server.
+	dir    string // Of its sockets.
+	grace  time.Duration
+	cmd    *exec.Cmd
+	stderr *buffer
+	exited chan struct{} // Closed when the process has ended.
+}
+
+// newPod starts a sidecar and returns when its startup probe has passed, as the kubelet would wait to start the application.
+func newPod(t *testing.T, cluster *pgtest.Cluster, name string, grace time.Duration, environ ...string) *pod {
+	t.Helper()
+	return newPodIn(t, cluster, t.TempDir(), name, grace, environ...)
+}
+
+// newPodIn is newPod with a directory for the sockets.
+func newPodIn(t *testing.T, cluster *pgtest.Cluster, dir, name string, grace time.Duration, environ ...string) *pod {
+	t.Helper()
+	p := &pod{t: t, name: name, dir: dir, grace: grace, stderr: new(buffer), exited: make(chan struct{})}
+	p.cmd = exec.Command(os.Args[0])
+	p.cmd.Env = append([]string{
+		asProgram + "=1", "DATABASE_URL=" + cluster.URL("postgres", pgcluster.Superuser) + "&application_name=" + name,
+		"PGSIDECAR_LISTEN=" + p.dir, "PGSIDECAR_HTTP_LISTEN=" + p.http(), "PGSIDECAR_POOL_MAX_CONNECTIONS=4",
+	}, environ...)
+	p.cmd.Stderr = p.stderr
+	require.NoError(t, p.cmd.Start())
+	go p.wait()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // It has ended, unless the test has failed.
+		<-p.exited
+	})
+	for ctx := t.Context(); p.probe("/readyz") != http.StatusOK; {
+		select {
+		case <-p.exited:
+			require.Fail(t, "the sidecar has not started", "%s", p.stderr)
+		case <-ctx.Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return p
+}
+
+// wait is the goroutine that notes the end of the process.
+func (p *pod) wait() {
+	_ = p.cmd.Wait() // ProcessState says how it ended.
+	close(p.exited)
+}
+
+func (p *pod) http() string { return filepath.Join(p.dir, "http") }
+
+// probe returns the status code of a probe, 0 without an answer.
+func (p *pod) probe(path string) int {
+	code, _, err := newClient(p.http()).ask(context.Background(), http.MethodGet, path)
+	if err != nil {
+		return 0
+	}
+	return code
+}
+
+// phase returns the phase that the status tells.
+func (p *pod) phase() string {
+	_, body, _ := newClient(p.http()).ask(context.Background(), http.MethodGet, "/status")
+	for _, phase := range []string{"serving", "noticed", "lingering", "draining", "closing"} {
+		if strings.Contains(string(body), `"phase": "`+phase+`"`) {
+			return phase
+		}
+	}
+	return ""
+}
+
+func (p *pod) signal() { require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGTERM)) }
+
+// await waits for the end of the process within what is left of the grace period, and checks that it leaves nothing behind.
+func (p *pod) await(cluster *pgtest.Cluster, since time.Time) {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(time.Until(since.Add(p.grace))):
+		require.Fail(p.t, "the kubelet would have killed it", "%s", p.stderr)
+	}
+	require.Zero(p.t, p.cmd.ProcessState.ExitCode(), "%s", p.stderr)
+	require.Zero(p.t, pgtest.Value[int](p.t, cluster, "select count(*)::int from pg_stat_activity where application_name = $1", p.name),
+		"connections are left at the server: %s", p.stderr)
+}
+
+// connect is a client of the pod.
+func (p *pod) connect(ctx context.Context) (*pgx.Conn, error) {
+	return pgx.Connect(ctx, "host="+p.dir+" port=6432 user="+pgcluster.Superuser+" dbname=postgres")
+}
+
+// application is workers that run transactions until they are told to stop; then each ends what it is at, opens one more
+// connection to finish its work, as applications do, and leaves.
+type application struct {
+	stop chan struct{}
+	done sync.WaitGroup
+	ran  atomic.Int64
+	errs chan error
+}
+
+func (p *pod) application(workers int) *application {
+	a := &application{stop: make(chan struct{}), errs: make(chan error, workers)}
+	for i := range workers {
+		a.done.Go(func() {
+			if err := a.work(p, i); err != nil {
+				a.errs <- err
+			}
+		})
+	}
+	return a
+}
+
+// work is the goroutine of one worker.
+func (a *application) work(p *pod, worker int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		last := false
+		select {
+		case <-a.stop:
+			last = true
+		default:
+		}
+		if err := a.connection(ctx, p, worker, last); err != nil || last {
+			return err
+		}
+	}
+}
+
+// connection runs some transactions on one connection.
+func (a *application) connection(ctx context.Context, p *pod, worker int, last bool) error {
+	conn, err := p.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("connect (last: %t): %w", last, err)
+	}
+	for range 20 {
+		err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "update work set n = n + 1 where worker = $1", worker); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "select pg_sleep(0.002)")
+			return err
+		})
+		if err != nil {
+			return errors.Join(fmt.Errorf("transaction (last: %t): %w", last, err), conn.Close(ctx))
+		}
+		a.ran.Add(1)
+		select {
+		case <-a.stop:
+			if !last {
+				return conn.Close(ctx)
+			}
+		default:
+		}
+	}
+	return conn.Close(ctx)
+}
+
+// end tells the application to end, and waits for that.
+func (a *application) end(t *testing.T) {
+	t.Helper()
+	close(a.stop)
+	a.done.Wait()
+	close(a.errs)
+	for err := range a.errs {
+		require.NoError(t, err)
+	}
+	require.Positive(t, a.ran.Load())
+}
+
+// asking runs a statement on a connection of its own; what comes of it is sent once. Whatever it returns, COPY data too, is
+// read and thrown away.
+func (p *pod) asking(ctx context.Context, t *testing.T, sql string) <-chan error {
+	t.Helper()
+	conn, err := p.connect(ctx)
+	require.NoError(t, err)
+	result := make(chan error, 1)
+	go func() {
+		_, err := conn.PgConn().CopyTo(ctx, io.Discard, sql)
+		result <- err
+		_ = conn.Close(ctx) // It has been closed by the other side.
+	}()
+	return result
+}
+
+// waitClosed reads from a connection on which nothing was asked until it is closed, and returns why.
+func waitClosed(ctx context.Context, conn *pgconn.PgConn) error {
+	for {
+		if err := conn.WaitForNotification(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// sqlState returns the SQLSTATE of an error.
+func sqlState(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Code
+	}
+	return fmt.Sprint(err)
+}
