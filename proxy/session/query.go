@@ -39,6 +39,9 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 		s.followUnlisten(queryText(p))
 	}
 	s.effects |= effects
+	if !p.End || (effects.Has(state.SettingEffects) && state.ChangesReading(queryText(p))) {
+		s.reread()
+	}
 	s.set(forgetting, effects.Has(forgets))
 	// A simple query drops the unnamed statement (PostgreSQL documentation, "Extended Query").
 	s.unnamed, entry.Op = nil, l.ChangeUnnamed(nil)
@@ -85,7 +88,7 @@ func (s *Session) bindDeallocation(e *edit, at int, portal []byte, st *statement
 	}
 	decoy := s.decoy(e, at)
 	other := deallocate(decoy)
-	instead := s.worker.table.Intern([]byte(other+st.Definition[len(text):]), len(other))
+	instead := s.worker.table.Intern("", []byte(other+st.Definition[len(text):]), len(other))
 	s.ensure(e, at, instead)
 	if s.deallocations == nil {
 		s.deallocations = make(map[string]deallocation)
@@ -125,11 +128,15 @@ func (s *Session) commandComplete(p wire.Piece, done server.Entry, completes boo
 		s.set(committed, true)
 	case "ROLLBACK":
 		s.set(undone, true)
+		if s.effects.Has(state.DDL) { // what was prepared meanwhile has seen tables that never were
+			s.worker.shared.catalog.Add(1)
+		}
 	case "DEALLOCATE ALL":
 		s.forgetStatements()
 	case "DISCARD ALL":
 		s.forgetStatements()
 		l.Settings, l.tainted = nil, false
+		l.answer, l.audited = nil, false // an audit of what was before
 		s.settings = s.startup
 		s.unlistenEverything()
 		s.effects = 0

@@ -1,0 +1,218 @@
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+
+	"pgsidecar/internal/pgcluster"
+	"pgsidecar/internal/pgtest"
+	"pgsidecar/proxy"
+)
+
+// A twin is a client of the proxy and one that is connected directly, to a database of its own with the same content. Both do
+// the same, and must see the same. Only one step is made at a time, so that what clients do to each other is the same as well.
+type pair struct {
+	proxied, direct *side
+	cursor          int // numbers names
+}
+
+type side struct {
+	conn  *pgconn.PgConn
+	notes []string
+}
+
+func dialSide(t *testing.T, url string) *side {
+	t.Helper()
+	s := new(side)
+	config, err := pgconn.ParseConfig(url)
+	require.NoError(t, err)
+	config.OnNotification = func(_ *pgconn.PgConn, n *pgconn.Notification) {
+		s.notes = append(s.notes, n.Channel+"="+n.Payload)
+	}
+	s.conn, err = pgconn.ConnectConfig(t.Context(), config)
+	require.NoError(t, err)
+	return s
+}
+
+func (s *side) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_ = s.conn.Close(ctx)
+}
+
+// step is something that a client does: SQL by the simple protocol, or with a leading "!" by the extended one.
+func (s *side) step(t *testing.T, sql string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 40*time.Second)
+	defer cancel()
+	var results []*pgconn.Result
+	var err error
+	if text, extended := strings.CutPrefix(sql, "!"); extended {
+		r := s.conn.ExecParams(ctx, text, nil, nil, nil, nil).Read()
+		results, err = []*pgconn.Result{r}, r.Err
+	} else {
+		results, err = s.conn.Exec(ctx, sql).ReadAll()
+	}
+	return outcome(results, err) + " " + string(s.conn.TxStatus())
+}
+
+func outcome(results []*pgconn.Result, err error) string {
+	var b strings.Builder
+	for _, r := range results {
+		for _, row := range r.Rows {
+			for _, value := range row {
+				b.Write(value)
+				b.WriteByte(',')
+			}
+			b.WriteByte(';')
+		}
+		b.WriteString(r.CommandTag.String() + "|")
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		b.WriteString("error " + e.Code + " " + e.Message)
+	} else if err != nil {
+		b.WriteString("broken: " + err.Error())
+	}
+	return b.String()
+}
+
+// actions are what the twins do. %n is replaced by a small number, %c by the client's.
+func actions() []string {
+	return []string{
+		"select 1", "!select 2", "select count(*) from t", "insert into t values (%c, %n)", "!update t set v = v + 1 where c = %c",
+		"begin", "begin", "commit", "rollback", "savepoint s%n", "rollback to s%n", "release s%n", "begin; select 1; commit",
+		"select 1/0", "!select 1/0", "selec", "commit and chain", "rollback and chain",
+		"set work_mem to '%nMB'", "!set work_mem to '1%nMB'", "set local work_mem to '2%nMB'", "reset work_mem", "show work_mem", "!show work_mem",
+		"set app.user_id to 'u%n'", "select current_setting('app.user_id', true)", "select set_config('app.tenant', '%n', false)",
+		"select set_config('app.tenant', '%n', true)", "select coalesce(current_setting('app.tenant', true), '')",
+		"set search_path to s%n, public", "show search_path", "!show search_path", "select x from w", "!select x from w",
+		"set time zone 'Etc/GMT+%n'", "show timezone", "set datestyle to 'SQL, DMY'", "set datestyle to ISO", "show datestyle", "reset datestyle",
+		"set role twin_role", "reset role", "set role none", "select current_user, session_user", "set session characteristics as transaction isolation level repeatable read",
+		"show default_transaction_isolation", "set application_name to 'a%n'", "show application_name", "reset all", "discard all", "set work_mem to default",
+		"do $$ begin perform set_config('lock_timeout', '%ns', false); end $$", "show lock_timeout", "select sets_timeout(%n)", "call sets_in_procedure(%n)",
+		"create temp table tt%n (a int)", "create temp table if not exists tt%n (a int)", "drop table tt%n", "drop table if exists tt%n", "insert into tt%n values (1)", "!select count(*) from tt%n",
+		"create temp table td (a int) on commit drop", "discard temp", "select makes_temp(%n)", "create temp sequence if not exists ts",
+		"select pg_try_advisory_lock(%n)", "select pg_advisory_unlock(%n)", "select pg_advisory_unlock_all()", "select pg_try_advisory_xact_lock(%n)", "select locks(%n)",
+		"select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
+		"prepare p%n as select %n", "execute p%n", "deallocate p%n", "deallocate all", "!execute p%n",
+		"declare h%n cursor with hold for select generate_series(1, 5)", "declare c%n cursor for select generate_series(1, 5)", "fetch 2 from h%n", "fetch 2 from c%n", "close h%n", "close all",
+		"listen ch%n", "unlisten ch%n", "unlisten *", "notify ch%n, 'from %c'", "select pg_notify('ch%n', 'f %c')", "begin; listen ch%n; rollback", "begin; unlisten ch%n; rollback",
+		"select name from pg_prepared_statements where from_sql order by 1", "select name from pg_cursors where is_holdable order by 1",
+		"select unnest(pg_listening_channels()) where false",
+	}
+}
+
+func TestTwins_seeTheSame(t *testing.T) {
+	steps := 500
+	if n, err := strconv.Atoi(os.Getenv("PGSIDECAR_TWIN_STEPS")); err == nil {
+		steps = n
+	}
+	seed := uint64(time.Now().UnixNano())
+	if n, err := strconv.ParseUint(os.Getenv("PGSIDECAR_TWIN_SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		t.Logf("PGSIDECAR_TWIN_SEED=%d", seed)
+		walkTwins(t, c, rand.New(rand.NewPCG(seed, 1)), steps)
+	})
+}
+
+func walkTwins(t *testing.T, c *pgtest.Cluster, random *rand.Rand, steps int) {
+	t.Helper()
+	mine, theirs := c.Database(t), c.Database(t)
+	c.Exec(t, `do $$ begin create role twin_role; exception when duplicate_object then null; end $$`)
+	for _, database := range []string{mine, theirs} {
+		c.ExecIn(t, database, twinSchema)
+	}
+	const pool, clients = 7, 6 // each may have to keep a server, and one is listened on
+	p := startFor(t, c.URL(mine, pgcluster.Superuser), func(config *proxy.Config) { config.Pool.MaxConnections = pool })
+	twins := make([]*pair, clients)
+	dial := func(i int) {
+		direct := strings.Replace(c.URL(theirs, pgcluster.Superuser), "?", "?application_name=twin&", 1)
+		if !strings.Contains(direct, "?") {
+			direct += "?application_name=twin"
+		}
+		twins[i] = &pair{proxied: dialSide(t, p.url("application_name", "twin")), direct: dialSide(t, direct)}
+	}
+	for i := range twins {
+		dial(i)
+	}
+	defer func() {
+		for _, w := range twins {
+			w.proxied.close()
+			w.direct.close()
+		}
+	}()
+	texts := actions()
+	var history []string
+	for n := range steps {
+		i := random.IntN(clients)
+		if random.IntN(150) == 0 {
+			twins[i].proxied.close()
+			twins[i].direct.close()
+			awaitGone(t, c, theirs, clients-1)
+			dial(i)
+			history = append(history, fmt.Sprintf("%d: connects again", i))
+			continue
+		}
+		text := strings.NewReplacer("%n", strconv.Itoa(1+random.IntN(3)), "%c", strconv.Itoa(i)).Replace(texts[random.IntN(len(texts))])
+		history = append(history, fmt.Sprintf("%d: %s", i, text))
+		want := twins[i].direct.step(t, text)
+		got := twins[i].proxied.step(t, text)
+		if want != got {
+			t.Fatalf("step %d, client %d, %s:\nproxied %s\ndirect  %s\nbefore:\n%s", n, i, text, got, want,
+				strings.Join(history[max(0, len(history)-40):], "\n"))
+		}
+	}
+	for i, w := range twins {
+		compareNotes(t, i, w)
+	}
+	require.Zero(t, p.Snapshot().Totals.StateLeaks)
+}
+
+// compareNotes ends both transactions and waits until the client of the proxy has been told all that its twin has.
+func compareNotes(t *testing.T, i int, w *pair) {
+	t.Helper()
+	for _, s := range []*side{w.proxied, w.direct} {
+		s.step(t, "rollback")
+		s.step(t, "select 1")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for len(w.proxied.notes) < len(w.direct.notes) && time.Now().Before(deadline) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Second)
+		_ = w.proxied.conn.WaitForNotification(ctx)
+		cancel()
+	}
+	require.Equal(t, w.direct.notes, w.proxied.notes, "notifications of client %d", i)
+}
+
+// awaitGone waits until the server has ended the connections that were closed, as the locks go with them.
+func awaitGone(t *testing.T, c *pgtest.Cluster, database string, left int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return pgtest.Value[int](t, c, "select count(*)::int from pg_stat_activity where datname = $1", database) <= left
+	}, 20*time.Second, 5*time.Millisecond)
+}
+
+const twinSchema = `
+create table t (c int, v int);
+grant all on t to twin_role;
+create schema s1; create schema s2; create schema s3;
+grant usage on schema s1, s2, s3 to twin_role;
+create view s1.w as select 1 as x; create view s2.w as select 2 as x; create view s3.w as select 3 as x;
+grant select on s1.w, s2.w, s3.w to twin_role;
+create function sets_timeout(n int) returns text language plpgsql as $$ begin return set_config('statement_timeout', (n * 100000)::text, false); end $$;
+create procedure sets_in_procedure(n int) language plpgsql as $$ begin perform set_config('idle_session_timeout', (n * 1000000)::text, false); end $$;
+create function makes_temp(n int) returns void language plpgsql as $$ begin execute format('create temp table if not exists tt%s (a int)', n); end $$;
+create function locks(n int) returns boolean language sql as $$ select pg_try_advisory_lock(n + 10) $$;
+`
