@@ -61,6 +61,7 @@ func (s *Session) replies(l *Server, buf []byte) {
 		end := at + len(p.Data)
 		if !p.Start {
 			if l.cut {
+				s.inspect(p)
 				e.cut(at, end)
 			}
 			if p.End {
@@ -323,8 +324,10 @@ func (s *Session) outOfStep(l *Server, err error) {
 	s.fatal(answer)
 }
 
-// spoil makes a statement whose plan the server refuses to go on with be prepared anew, everywhere.
+// spoil makes a statement whose plan the server refuses to go on with be prepared anew, everywhere. Tables have changed, so
+// what others have prepared may be outdated, too.
 func (s *Session) spoil(failed server.Entry) {
+	s.worker.shared.catalog.Add(1)
 	if failed.Statement != nil {
 		failed.Statement.Spoil()
 	}

@@ -96,7 +96,7 @@ func (s *Session) parse(e *edit, at int, p wire.Piece) next {
 		s.link.Replies.Push(server.Entry{Kind: server.Parse}) // the server says what is wrong with it
 		return taken
 	}
-	st := s.worker.table.Intern(definition, len(query))
+	st := s.worker.table.Intern(s.reading(), definition, len(query))
 	if st.Effects.Has(state.Set) {
 		s.worker.shared.Custom.learnFrom(query)
 	}
@@ -171,7 +171,7 @@ func (s *Session) parseDuplicate(e *edit, at int, p wire.Piece) {
 // be prepared, because the transaction has failed or a table is gone. A ROLLBACK always can.
 func (s *Session) decoy(e *edit, at int) *statement.Statement {
 	const rollback = "ROLLBACK"
-	st := s.worker.table.Intern([]byte(rollback+"\x00\x00\x00"), len(rollback))
+	st := s.worker.table.Intern("", []byte(rollback+"\x00\x00\x00"), len(rollback))
 	s.ensure(e, at, st)
 	return st
 }
@@ -227,6 +227,9 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 	st, alias := s.prepareFor(e, at, name)
 	if st != nil {
 		s.effects |= st.Effects
+	}
+	if st != nil && st.Rereads {
+		s.reread()
 	}
 	target := s.nameOnServer(name, st)
 	if instead := s.bindDeallocation(e, at, portal, st); instead != nil {
@@ -315,9 +318,14 @@ func (s *Session) prepareFor(e *edit, at int, name []byte) (st *statement.Statem
 	case s.names == nil:
 		return nil, ""
 	}
-	if st, alias = s.names.Find(name); st != nil {
-		s.ensure(e, at, st)
+	if st, alias = s.names.Find(name); st == nil {
+		return nil, ""
 	}
+	if now := s.asReadNow(st); now != st && s.link.Held.Standing(st, s.link.Segment) != statement.Ready {
+		st = now
+		s.nameStatement(alias, st)
+	}
+	s.ensure(e, at, st)
 	return st, alias
 }
 
@@ -379,6 +387,11 @@ func (s *Session) restoreUnnamed(e *edit, at int) {
 	l := s.link
 	if l.Unnamed == s.unnamed {
 		return
+	}
+	if s.unnamed != nil {
+		if s.unnamed = s.asReadNow(s.unnamed); l.Unnamed == s.unnamed {
+			return
+		}
 	}
 	entry := server.Entry{Fate: server.Swallow, Unnamed: true, Client: s.unnamed, Server: l.Unnamed}
 	e.upTo(at)

@@ -91,6 +91,8 @@ type Worker struct {
 	config Config
 	table  *statement.Table
 
+	rereads uint32 // see Session.reread
+
 	// Buffers for what is being written, free between two calls. toServer and toClient are the results of edits; local
 	// is for answers that the proxy gives itself.
 	toServer, toClient, local []byte

@@ -351,15 +351,15 @@ func TestHeld_agreesWithAServer(t *testing.T) {
 
 func TestTable_equalDefinitionsAreOneStatement(t *testing.T) {
 	table := NewTable(new(Numbers), 0)
-	a := table.Intern([]byte("select $1\x00\x00\x00"), 9)
-	require.Same(t, a, table.Intern([]byte("select $1\x00\x00\x00"), 9))
-	typed := table.Intern([]byte("select $1\x00\x00\x01\x00\x00\x00\x17"), 9)
+	a := table.Intern("", []byte("select $1\x00\x00\x00"), 9)
+	require.Same(t, a, table.Intern("", []byte("select $1\x00\x00\x00"), 9))
+	typed := table.Intern("", []byte("select $1\x00\x00\x01\x00\x00\x00\x17"), 9)
 	require.NotSame(t, a, typed)
 	require.NotEqual(t, a.Name, typed.Name)
 	require.Equal(t, "select $1\x00\x00\x00", a.Definition)
 	require.True(t, strings.HasPrefix(a.Name, Prefix))
 	require.Equal(t, 2, table.Len())
-	listen := table.Intern([]byte("listen x\x00\x00\x00"), 8)
+	listen := table.Intern("", []byte("listen x\x00\x00\x00"), 8)
 	require.True(t, listen.Effects.Has(state.Listen))
 }
 
@@ -369,7 +369,7 @@ func TestTable_namesAreUniqueOverAllTables(t *testing.T) {
 	for range 3 {
 		table := NewTable(numbers, 0)
 		for i := range 100 {
-			seen[table.Intern(fmt.Appendf(nil, "select %d\x00\x00\x00", i), 8).Name] = true
+			seen[table.Intern("", fmt.Appendf(nil, "select %d\x00\x00\x00", i), 8).Name] = true
 		}
 		anonymous := table.Anonymous()
 		seen[anonymous.Name] = true
@@ -383,17 +383,17 @@ func TestTable_namesAreUniqueOverAllTables(t *testing.T) {
 func TestTable_isBoundedByTwoGenerations(t *testing.T) {
 	table := NewTable(new(Numbers), 10)
 	definition := func(i int) []byte { return fmt.Appendf(nil, "select %d\x00\x00\x00", i) }
-	used, unused := table.Intern(definition(-1), 9), table.Intern(definition(-2), 9)
+	used, unused := table.Intern("", definition(-1), 9), table.Intern("", definition(-2), 9)
 	for i := range 1000 {
-		table.Intern(definition(i), 9)
-		require.Same(t, used, table.Intern(definition(-1), 9))
+		table.Intern("", definition(i), 9)
+		require.Same(t, used, table.Intern("", definition(-1), 9))
 		require.LessOrEqual(t, table.Len(), 20)
 	}
-	require.NotSame(t, unused, table.Intern(definition(-2), 9))
+	require.NotSame(t, unused, table.Intern("", definition(-2), 9))
 
 	table = NewTable(new(Numbers), 2)
 	for _, i := range []int{1, 2, 3, 1} { // the last moves from the old generation to the young one
-		table.Intern(definition(i), 8)
+		table.Intern("", definition(i), 8)
 	}
 	require.Equal(t, 3, table.Len())
 }
@@ -405,7 +405,7 @@ func TestTable_isBoundedByBytes(t *testing.T) {
 	text := strings.Repeat("x", 1<<10)
 	for i := range 40 {
 		d := fmt.Appendf(nil, "select %d --%s\x00\x00\x00", i, text)
-		table.Intern(d, len(d)-3)
+		table.Intern("", d, len(d)-3)
 		require.LessOrEqual(t, table.Len(), 2*8)
 	}
 }
@@ -413,9 +413,9 @@ func TestTable_isBoundedByBytes(t *testing.T) {
 func TestTable_hitsDoNotAllocate(t *testing.T) {
 	table := NewTable(new(Numbers), 0)
 	definition := []byte("select * from pgbench_accounts where aid = $1\x00\x00\x01\x00\x00\x00\x17")
-	st := table.Intern(definition, len(definition)-7)
+	st := table.Intern("", definition, len(definition)-7)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
-		if table.Intern(definition, len(definition)-7) != st {
+		if table.Intern("", definition, len(definition)-7) != st {
 			t.Fatal("it is there")
 		}
 	}))
