@@ -85,11 +85,12 @@ func (s *Session) resolve(e *edit, at int) {
 	s.set(stalled, true)
 }
 
-// inspect looks at what the server answers to a request of our own.
+// inspect looks at what the server answers to a request of our own. The rest of a message is that of a row: nothing else
+// is longer than what the server sends at once.
 func (s *Session) inspect(p wire.Piece) {
 	l := s.link
 	head := l.Replies.Head()
-	if p.Type == wire.DataRow && head != nil && head.Purpose == purposeAudit {
+	if (p.Type == wire.DataRow || !p.Start) && head != nil && head.Purpose == purposeAudit {
 		l.answer = append(l.answer, p.Data...)
 	}
 }
