@@ -228,7 +228,9 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 	for i, entry := range slices.Backward(dropped) {
 		s.undo(entry, i == 0 && string(code) != duplicateStatement)
 	}
-	s.redoUnnamed()
+	if slices.ContainsFunc(dropped, func(entry server.Entry) bool { return entry.Unnamed }) {
+		s.redoUnnamed()
+	}
 	if p.End {
 		s.makeUp(e, end)
 	}
