@@ -41,6 +41,7 @@ func (s *Session) judge() bool {
 	}
 	switch e := s.effects; {
 	case e == 0:
+		s.rereads = 0
 		return !s.moveListening()
 	case e.Has(state.Seed | state.Load | state.Opaque):
 		s.pin(pinEndless, "", endless)
@@ -54,7 +55,7 @@ func (s *Session) judge() bool {
 		s.audit()
 		return false
 	}
-	s.effects = 0
+	s.effects, s.rereads = 0, 0
 	return !s.moveListening()
 }
 
