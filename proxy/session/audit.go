@@ -59,13 +59,14 @@ func (s *Session) judge() bool {
 	return !s.moveListening()
 }
 
-// audit asks the server what its session holds. It answers for all effects so far; those of what the client sends
-// meanwhile are another matter.
+// audit asks the server what its session holds. The client is not read before that is known: what it has RESET is the
+// server's own value until the client's startup value has been set again.
 func (s *Session) audit() {
 	l := s.link
 	l.answer, l.audited = l.answer[:0], false
 	l.tainted = l.tainted || state.Suspicious(s.effects) // a custom setting made inside a function may not be known by name
 	s.effects = 0
+	s.set(stalled, true)
 	s.askNow(purposeAudit, state.AuditSQL(s.who.Pool.User(), s.worker.shared.Custom.names()))
 }
 

@@ -123,7 +123,7 @@ func (s *Session) settle() {
 	case l.Replies.Unsure():
 		s.probe()
 		return
-	case s.is(stalled) && l.Replies.Empty():
+	case s.is(stalled) && l.Replies.Empty() && !s.between():
 		s.set(stalled, false)
 		s.worker.Loop.Later((*continued)(s))
 		return
@@ -137,6 +137,8 @@ func (s *Session) settle() {
 	if !s.judge() {
 		return
 	}
+	waits := s.is(stalled)
+	s.set(stalled, false)
 	if s.pinned == nil && s.link != nil {
 		s.unlink().giveBack()
 	}
@@ -144,10 +146,7 @@ func (s *Session) settle() {
 		s.drain(&s.worker.Stats.DrainedFinished)
 		return
 	}
-	if s.pinned != nil {
-		return
-	}
-	if s.conn.Unread() && !s.conn.Blocked() {
+	if waits || (s.conn.Unread() && !s.conn.Blocked()) {
 		s.worker.Loop.Later((*continued)(s))
 	}
 }

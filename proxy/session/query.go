@@ -50,9 +50,9 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	return taken
 }
 
-// forgets are the effects of commands that change names when they are executed. What a client sends behind one is not looked
-// at before it is known whether it has succeeded.
-const forgets = state.Deallocate | state.DeallocateAll | state.DiscardAll
+// forgets are the effects of commands by which a session forgets statements, or settings in favour of those that it has come
+// with. What a client sends behind one is not looked at before it is known whether it has succeeded.
+const forgets = state.Deallocate | state.DeallocateAll | state.DiscardAll | state.Reset | state.ResetUser | state.ResetAll
 
 // deallocated returns the client's statement that the text of a DEALLOCATE names, and its name; nil if it is none of the
 // protocol's.

@@ -11,7 +11,7 @@ import (
 
 // resume goes on with what was kept while the session waited, and then with what the client has sent meanwhile.
 func (s *Session) resume() {
-	if s.phase != active || s.waiter.Waiting() {
+	if s.phase != active || s.waiter.Waiting() || s.is(stalled) {
 		return
 	}
 	if b := s.conn.TakeKept(); b != nil && !s.requests(b) {

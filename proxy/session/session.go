@@ -89,7 +89,7 @@ const (
 	undone                       // an error, or a ROLLBACK, since the transaction began
 	committed                    // a COMMIT since then
 	partial                      // the client has got only a part of a message from the server
-	forgetting                   // a command that forgets statements is on its way
+	forgetting                   // a command that forgets statements or settings is on its way
 	unwanted                     // the client has asked for what the server is doing to be cancelled
 )
 

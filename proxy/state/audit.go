@@ -21,7 +21,7 @@ type Audit struct {
 //
 // Objects of the temporary schema are found by their dependency on it, for which there is an index. The role and the
 // session's user are settings that pg_settings does not list, nor does it list custom ones: names are those that clients
-// have been seen to set. It does list what SET TRANSACTION has set, for ever after, although that ends with the
+// have been seen to set. Once a library that knows such a name is loaded, it is like any other setting. It does list what SET TRANSACTION has set, for ever after, although that ends with the
 // transaction.
 const auditSQL = `SELECT 's' AS k, name AS n, pg_catalog.current_setting(name) AS v FROM pg_catalog.pg_settings` +
 	` WHERE source OPERATOR(pg_catalog.=) 'session'` +
@@ -47,12 +47,19 @@ const auditSQL = `SELECT 's' AS k, name AS n, pg_catalog.current_setting(name) A
 func AuditSQL(user string, custom []string) []byte {
 	literal := string(appendText(nil, user)) + "::pg_catalog.name"
 	sql := []byte(strings.Replace(auditSQL, "%user%", literal, 1))
-	for _, name := range custom {
-		quoted := string(appendText(nil, name))
-		sql = append(sql, " UNION ALL SELECT 's', "+quoted+", pg_catalog.current_setting("+quoted+", true)"+
-			" WHERE pg_catalog.current_setting("+quoted+", true) OPERATOR(pg_catalog.<>) ''"...)
+	if len(custom) == 0 {
+		return sql
 	}
-	return sql
+	sql = append(sql, " UNION ALL SELECT 's', c, pg_catalog.current_setting(c, true) FROM pg_catalog.unnest(ARRAY["...)
+	for i, name := range custom {
+		if i > 0 {
+			sql = append(sql, ',')
+		}
+		sql = appendText(sql, name)
+	}
+	return append(sql, "]) AS custom(c) WHERE pg_catalog.current_setting(c, true) OPERATOR(pg_catalog.<>) ''"+
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_settings"+
+		" WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) pg_catalog.lower(c))"...)
 }
 
 // DecodeAudit reads the DataRow messages, with their headers, of an answer to AuditSQL. ok is false when they are not.

@@ -1,0 +1,60 @@
+package proxy_test
+
+import (
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/stretchr/testify/require"
+
+	"pgsidecar/internal/pgtest"
+)
+
+// After RESET the server has a value of its own, which the client must not see. PostgreSQL's tests timestamptz, horology and
+// guc ask for the setting at once: before the proxy knows what RESET has done.
+func TestReset_theNextStatementSeesTheStartupValue(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		p := start(t, c, nil)
+		conn := pgtest.Connect(t, p.url("datestyle", "Postgres, MDY"))
+		for _, reset := range []string{"reset datestyle", "set datestyle to default", "reset all", "do $$ begin reset datestyle; end $$"} {
+			for range 20 {
+				one(t, conn, "set datestyle to 'SQL, DMY'")
+				one(t, conn, reset)
+				require.Equal(t, "Postgres, MDY", one(t, conn, "show datestyle"), "after %s", reset)
+			}
+		}
+	})
+}
+
+func TestReset_inAPipelineOfQueries_theNextStatementSeesTheStartupValue(t *testing.T) {
+	p := start(t, pgtest.Shared(t, 0), nil)
+	client := pgtest.Dial(t, p.Addresses()[0])
+	client.Login("postgres", "postgres", "datestyle=Postgres, MDY")
+	client.Send(&pgproto3.Query{String: "set datestyle to 'SQL, DMY'"}, &pgproto3.Query{String: "reset datestyle"},
+		&pgproto3.Query{String: "show datestyle"}, &pgproto3.Query{String: "show datestyle"})
+	client.ReceiveUntil('Z')
+	client.ReceiveUntil('Z')
+	for range 2 {
+		var shown []byte
+		for _, message := range client.ReceiveUntil('Z') {
+			if decoded, err := message.Decode(); err == nil && message.Type == 'D' {
+				shown = decoded.(*pgproto3.DataRow).Values[0]
+			}
+		}
+		require.Equal(t, "Postgres, MDY", string(shown))
+	}
+}
+
+// A name with a prefix is a custom setting only until the library is loaded that it belongs to; then it has a default, which
+// is nothing that a client has left. PostgreSQL's test plpgsql sets some.
+func TestAudit_settingOfALoadedLibrary_isNotLeftByAClient(t *testing.T) {
+	p := onOne(t, pgtest.Shared(t, 0))
+	a, b := pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url())
+	one(t, a, "do $$ begin end $$") // loads plpgsql
+	one(t, a, "set plpgsql.extra_warnings to 'shadowed_variables'")
+	require.Equal(t, "none", one(t, b, "show plpgsql.extra_warnings"))
+	require.Equal(t, "shadowed_variables", one(t, a, "show plpgsql.extra_warnings"))
+	one(t, a, "reset plpgsql.extra_warnings")
+	one(t, b, "do $$ begin end $$")
+	require.Equal(t, "none", one(t, a, "show plpgsql.extra_warnings"))
+	require.Zero(t, p.Snapshot().Totals.StateLeaks)
+}
