@@ -80,8 +80,7 @@ func (w *witness) terminate(where string, args ...any) int {
 // remove ends the server processes of a role, and returns when they are gone.
 func (w *witness) remove(role string) {
 	w.t.Helper()
-	require.Positive(w.t, w.terminate("usename = $1", role))
-	await(w.t, "the server processes end", func() bool { return w.backends(role) == 0 })
+	await(w.t, "the server processes end", func() bool { return w.terminate("usename = $1", role) == 0 })
 }
 
 // pidOf returns the process that serves a client's query.

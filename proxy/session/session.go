@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+
 	"pgsidecar/proxy/cancel"
 	"pgsidecar/proxy/loop"
 	"pgsidecar/proxy/pool"
@@ -144,7 +146,7 @@ func (s *Session) Readable(hangup bool) {
 	}
 	switch s.phase {
 	case active:
-		if hangup && s.waiter.Waiting() {
+		if hangup && s.waiter.Waiting() && !s.saidGoodbye() {
 			s.leave(impolite) // nobody is there for the answer; what it has asked for has not begun
 			return
 		}
@@ -159,6 +161,25 @@ func (s *Session) Readable(hangup bool) {
 		}
 	case ended:
 	}
+}
+
+// farewell bounds how much of a client that has closed its side is read while it waits for a server, in bytes.
+const farewell = 64 << 10
+
+// saidGoodbye tells whether a client that has closed its side has said Terminate last. Then what it has asked for before is
+// done even though nobody is there for the answer, as PostgreSQL does. One that has sent more than is looked at may have.
+func (s *Session) saidGoodbye() bool {
+	for s.conn.Kept() < farewell {
+		buf, err := s.conn.Read()
+		if err == nil {
+			s.conn.Keep(buf)
+			continue
+		}
+		said := s.conn.TakeKept()
+		s.conn.Keep(said)
+		return bytes.HasSuffix(said, wire.AppendEmpty(nil, wire.Terminate))
+	}
+	return true
 }
 
 // Drained is called by the loop.
