@@ -293,7 +293,7 @@ func TestPrepared_serverNeverHoldsMoreThanTheBound(t *testing.T) {
 // the server with no more than it may hold.
 func TestPrepared_evictionInsidePipelines(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
-		for _, bound := range []int{1, 2, 3, 10} {
+		for _, bound := range []int{2, 3, 4, 10} {
 			p := bounded(t, c, bound)
 			a := raw(t, p.url())
 			var send []pgproto3.Message
