@@ -9,7 +9,7 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test vet lint fmt vuln fuzz bench deps clean rollouts
+.PHONY: help build run test vet lint fmt vuln fuzz bench deps clean rollouts release
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ help: ## Show this list
 build: ## Build bin/pgsidecar, a static binary
 	@echo "building bin/pgsidecar $(VERSION)"
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pgsidecar ./cmd/pgsidecar
+
+release: ## Build the commit for all platforms into dist/, twice: both have to be the same bytes
+	@go run ./internal/release
 
 run: build ## Run it in front of a throwaway primary and standby (or of DATABASE_URL); Ctrl-C ends all
 	@test -n "$$DATABASE_URL" || scripts/deps.sh server

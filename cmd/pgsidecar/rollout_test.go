@@ -150,6 +150,29 @@ func TestRollout_clientsThatStay_getWhatIsPromised(t *testing.T) {
 	require.Empty(t, cluster.Query(t, "select 1 from pg_locks where relation = 'target'::regclass"), "locks are gone")
 }
 
+// TestRollout_noticed_idleServersAreGivenBack is what a pod that ends owes to the others: their room at the server.
+func TestRollout_noticed_idleServersAreGivenBack(t *testing.T) {
+	cluster := pgtest.Start(t, pgtest.Config{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p := newPod(t, cluster, "noticed", time.Minute, "PGSIDECAR_POOL_MIN_CONNECTIONS=2")
+	conn, err := p.connect(ctx)
+	require.NoError(t, err)
+	servers := func() int {
+		return pgtest.Value[int](t, cluster, "select count(*)::int from pg_stat_activity where application_name = 'noticed'")
+	}
+	require.Eventually(t, func() bool { return servers() == 2 }, time.Minute, 5*time.Millisecond)
+	require.Equal(t, http.StatusOK, p.probe("/pod-terminating"))
+	_, _, err = newClient(p.http()).ask(ctx, http.MethodPost, "/reload") // Does not bring them back.
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return servers() == 0 }, time.Minute, 5*time.Millisecond)
+	_, err = conn.Exec(ctx, "select 1")
+	require.NoError(t, err, "the client has noticed nothing")
+	require.NoError(t, conn.Close(ctx))
+	p.signal()
+	p.await(cluster, time.Now())
+}
+
 // TestRollout_killed_leavesNothingBehind is what happens when the grace period was too short after all.
 func TestRollout_killed_leavesNothingBehind(t *testing.T) {
 	cluster := pgtest.Start(t, pgtest.Config{})
