@@ -58,5 +58,5 @@ bench: build ## Compare with PgBouncer and a direct connection; BENCH="-quick" p
 deps: ## Get PostgreSQL 15, 17 and 18 and the drivers that are tested, where they can be had
 	@scripts/deps.sh
 
-clean: ## Remove what was built and fetched (bin/ and .local/)
-	@rm -rf bin .local
+clean: ## Remove what was built and fetched (bin/, dist/ and .local/)
+	@rm -rf bin dist .local
