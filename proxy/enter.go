@@ -159,20 +159,22 @@ func privateLogin(client *login.Client, database, user string) *server.Login {
 
 // admission counts the client in, or says why not.
 func (p *Proxy) admission(set *setting, at place) *refusal {
-	if p.Phase() >= stats.Draining {
+	exceeded := ""
+	if p.Phase() < stats.Draining {
+		if exceeded = p.clients.enter(at, set.config.limits(at)); exceeded == "" {
+			return nil
+		}
+	}
+	if p.Phase() >= stats.Draining { // at once, or since a moment ago
 		return &refusal{
 			code: "57P03", message: "the proxy is shutting down",
 			hint: "Connect again: another instance serves you.", outcome: stats.Unavailable,
 		}
 	}
-	limits := set.config.limits(at)
-	if exceeded := p.clients.enter(at, limits); exceeded != "" {
-		return &refusal{
-			code: "53300", message: "too many clients already: " + exceeded + " is reached",
-			hint: "Raise the limit, or let clients share fewer connections.", outcome: stats.TooMany,
-		}
+	return &refusal{
+		code: "53300", message: "too many clients already: " + exceeded + " is reached",
+		hint: "Raise the limit, or let clients share fewer connections.", outcome: stats.TooMany,
 	}
-	return nil
 }
 
 func (p *Proxy) refuse(client *login.Client, no *refusal) {

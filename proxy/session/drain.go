@@ -50,7 +50,7 @@ func (a *abort) Run() {
 		}
 	})
 	w.servers.each(func(l *Server) {
-		if l.leaving {
+		if l.leaving && l.cancels == 0 { // what is being cancelled ends at once, and would run on if we were not here to cancel it
 			l.finish()
 		}
 	})

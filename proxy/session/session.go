@@ -240,7 +240,7 @@ func (s *Session) fatal(e wire.Error) {
 	}
 	e.Severity = "FATAL"
 	s.worker.shared.Errors.Add([]byte(e.Code), fromProxy)
-	if !s.is(partial) {
+	if !s.is(partial) && (s.who.Mode != Replication || s.phase == opening) { // only between two messages
 		s.tell(wire.AppendError(nil, e))
 	}
 	s.finish(impolite)
