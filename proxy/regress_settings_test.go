@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
@@ -57,4 +58,62 @@ func TestAudit_settingOfALoadedLibrary_isNotLeftByAClient(t *testing.T) {
 	one(t, b, "do $$ begin end $$")
 	require.Equal(t, "none", one(t, a, "show plpgsql.extra_warnings"))
 	require.Zero(t, p.Snapshot().Totals.StateLeaks)
+}
+
+// After RESET, and after SET to nothing, a custom setting is there and empty, for the client that has set it. PostgreSQL's
+// test guc asks for it with SHOW.
+func TestSettings_customOnesThatAreEmpty_areStillThere(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		p := start(t, c, nil)
+		a := pgtest.Connect(t, p.url())
+		one(t, a, "set regress.reset to 'x'; set regress.empty to ''")
+		one(t, a, "reset regress.reset")
+		_, err := a.Exec(t.Context(), "select set_config('regress.called', '', false)") // by the extended protocol
+		require.NoError(t, err)
+		leaveServer(t, p, a)
+		for _, name := range []string{"regress.reset", "regress.empty", "regress.called"} {
+			require.Empty(t, one(t, a, "show "+name))
+		}
+		require.Empty(t, p.Snapshot().Pinned)
+		require.Zero(t, p.Snapshot().Totals.StateLeaks)
+	})
+}
+
+// leaveServer occupies the server that a client has used last, until the test ends.
+func leaveServer(t *testing.T, p *testProxy, client *pgx.Conn) {
+	t.Helper()
+	last := one(t, client, "select pg_backend_pid()")
+	other := pgtest.Connect(t, p.url())
+	for range 100 {
+		one(t, other, "begin")
+		if one(t, other, "select pg_backend_pid()") == last {
+			return
+		}
+		one(t, other, "rollback")
+	}
+	t.Fatal("the server is not free")
+}
+
+// What a server remembers of another client's sequences is no answer. PostgreSQL's test sequence asks for its own.
+func TestSequence_valuesOfOthersAreNotTold(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		p := onOne(t, c)
+		a, b := pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url())
+		one(t, a, "create sequence regress_seq")
+		t.Cleanup(func() { c.Exec(t, "drop sequence regress_seq") })
+		for _, ask := range []string{"select currval('regress_seq')", "select lastval()"} {
+			for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement} {
+				one(t, a, "select nextval('regress_seq')")
+				_, err := b.Exec(t.Context(), ask, mode)
+				require.ErrorContains(t, err, "55000")
+				one(t, b, "discard all") // ends the pin
+				one(t, b, "select nextval('regress_seq')")
+				own := one(t, b, "begin; select nextval('regress_seq')")
+				require.Equal(t, own, one(t, b, ask), "in the midst of a transaction")
+				one(t, b, "commit")
+				require.Equal(t, own, one(t, b, ask), "pinned")
+				one(t, b, "discard all")
+			}
+		}
+	})
 }

@@ -79,7 +79,8 @@ func (s *Session) adopt() {
 		s.pin(pinUnknown, "", lasting)
 		return
 	}
-	l.Settings = interner.Intern(found.Settings)
+	l.Settings = interner.Intern(found.SettingsOf(s.settings, l.custom))
+	l.custom = nil
 	s.settings = l.Settings
 	for _, one := range s.startup.List() { // what the client has RESET goes back to what it has come with
 		if _, has := l.Settings.Get(one.Name); !has {
@@ -129,17 +130,21 @@ func (c *CustomSettings) learn(settings *state.Settings) {
 	}
 }
 
-// learnFrom takes note of the custom settings that a text sets.
-func (c *CustomSettings) learnFrom(sql []byte) {
+// noteCustom takes note of the custom settings that a text sets: for all, because they have to be asked for by name, and
+// for the linked server, because one that is found empty may have been there before.
+func (s *Session) noteCustom(sql []byte) {
 	for _, action := range state.Parse(sql) {
-		if action.Effect.Has(state.Set | state.SetLocal) {
-			c.add(action.Name)
+		if action.Effect.Has(state.Set|state.SetLocal) && isCustom(action.Name) {
+			s.worker.shared.Custom.add(action.Name)
+			s.link.custom = append(s.link.custom, action.Name)
 		}
 	}
 }
 
+func isCustom(name string) bool { return strings.Contains(name, ".") }
+
 func (c *CustomSettings) add(name string) {
-	if !strings.Contains(name, ".") || slices.Contains(c.names(), name) {
+	if !isCustom(name) || slices.Contains(c.names(), name) {
 		return
 	}
 	c.mu.Lock()

@@ -96,6 +96,7 @@ func (s *Session) linkTo(l *Server) {
 func (s *Session) unlink() *Server {
 	l, w := s.link, s.worker
 	s.link, l.session = nil, nil
+	l.custom = nil
 	s.deallocations = nil // portals end with their transaction
 	w.servers.remove(l)
 	w.gauges.Active.Add(-1)
@@ -139,6 +140,7 @@ func (s *Session) settle() {
 	}
 	waits := s.is(stalled)
 	s.set(stalled, false)
+	l.user = s
 	if s.pinned == nil && s.link != nil {
 		s.unlink().giveBack()
 	}

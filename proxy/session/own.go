@@ -15,6 +15,7 @@ const (
 	purposeOpen   uint8 = iota + 1 // the settings of a client that is logging in
 	purposeReplay                  // the settings of a client at the begin of its transaction
 	purposeAudit                   // what a transaction has left in the server's session
+	purposeForget                  // what others have left that no audit shows
 )
 
 // ask sends a query of the session's own, ahead of what stands at position at.

@@ -97,9 +97,7 @@ func (s *Session) parse(e *edit, at int, p wire.Piece) next {
 		return taken
 	}
 	st := s.worker.table.Intern(s.reading(), definition, len(query))
-	if st.Effects.Has(state.Set) {
-		s.worker.shared.Custom.learnFrom(query)
-	}
+	s.forgetSequences(e, at, st)
 	if len(name) == 0 {
 		s.parseUnnamed(st)
 		return taken
@@ -228,6 +226,9 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 	if st != nil {
 		s.effects |= st.Effects
 	}
+	if st != nil && st.Effects.Has(state.Set) {
+		s.noteCustom([]byte(st.Query()))
+	}
 	if st != nil && st.Rereads {
 		s.reread()
 	}
@@ -313,6 +314,7 @@ func (s *Session) closeName(name []byte) {
 func (s *Session) prepareFor(e *edit, at int, name []byte) (st *statement.Statement, alias string) {
 	switch {
 	case len(name) == 0:
+		s.forgetSequences(e, at, s.unnamed)
 		s.restoreUnnamed(e, at)
 		return s.unnamed, ""
 	case s.names == nil:
@@ -325,6 +327,7 @@ func (s *Session) prepareFor(e *edit, at int, name []byte) (st *statement.Statem
 		st = now
 		s.nameStatement(alias, st)
 	}
+	s.forgetSequences(e, at, st)
 	s.ensure(e, at, st)
 	return st, alias
 }

@@ -32,8 +32,11 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 			entry.Statement, entry.Alias = st, name
 		}
 	}
+	if effects.Has(state.SequenceRead) {
+		s.forgetOthersSequences(e, at)
+	}
 	if effects.Has(state.Set) && p.End {
-		s.worker.shared.Custom.learnFrom(queryText(p))
+		s.noteCustom(queryText(p))
 	}
 	if effects.Has(state.Unlisten|state.UnlistenAll) && p.End {
 		s.followUnlisten(queryText(p))

@@ -114,7 +114,7 @@ func (l *Server) pronounce() {
 	case l.failure != nil || !ok || l.Status != wire.Idle:
 		l.failure = nil
 		l.retire("sentinel got no answer")
-	case kind != "" || (!l.tainted && w.shared.Settings.Intern(found.Settings) != l.Settings):
+	case kind != "" || (!l.tainted && w.shared.Settings.Intern(found.SettingsOf(l.Settings, nil)) != l.Settings):
 		w.Stats.StateLeaks.Inc()
 		w.log().Error("a released server holds state of its client: closed; please report this",
 			attrPID(l), slog.String("user", l.pool.User()), slog.String("database", l.pool.Database()),

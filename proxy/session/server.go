@@ -27,6 +27,7 @@ type Server struct {
 	workers   []*Worker      // all of them
 	transport loop.Transport // while it is on no loop
 	session   *Session       // that it is linked to, or nil
+	user      *Session       // whose transaction was the last one here: whose sequences' values it remembers; nil: none
 	hub       *Hub           // that listens on it, or nil
 	links     links[Server]
 
@@ -43,11 +44,12 @@ type Server struct {
 	watched   bool  // the sentinel is looking at it
 	releasing bool  // to be released when those have ended
 	retiring  string
-	answer    []byte // rows of an audit
-	audited   bool   // answer is complete
-	failure   []byte // the body of the ErrorResponse to a request of the session's own
-	refused   uint8  // the purpose of that request
-	opened    bool   // Welcomes has been told
+	custom    []string // custom settings that texts of the linked session have set since the last audit
+	answer    []byte   // rows of an audit
+	audited   bool     // answer is complete
+	failure   []byte   // the body of the ErrorResponse to a request of the session's own
+	refused   uint8    // the purpose of that request
+	opened    bool     // Welcomes has been told
 	evicted   atomic.Pointer[string]
 }
 

@@ -9,6 +9,7 @@ import (
 // Audit is what a server's session holds beyond what its connection began with, as far as the server shows it.
 type Audit struct {
 	Settings []Setting // set in the session and still in force
+	Empty    []string  // custom settings that are there but empty: they are never gone again, whoever has made them
 	Temp     int       // temporary objects
 	Locks    int       // advisory locks of the session
 	Channels []string  // that it listens to
@@ -50,14 +51,15 @@ func AuditSQL(user string, custom []string) []byte {
 	if len(custom) == 0 {
 		return sql
 	}
-	sql = append(sql, " UNION ALL SELECT 's', c, pg_catalog.current_setting(c, true) FROM pg_catalog.unnest(ARRAY["...)
+	sql = append(sql, " UNION ALL SELECT CASE WHEN pg_catalog.current_setting(c, true) OPERATOR(pg_catalog.=) '' THEN 'e' ELSE 's' END,"+
+		" c, pg_catalog.current_setting(c, true) FROM pg_catalog.unnest(ARRAY["...)
 	for i, name := range custom {
 		if i > 0 {
 			sql = append(sql, ',')
 		}
 		sql = appendText(sql, name)
 	}
-	return append(sql, "]) AS custom(c) WHERE pg_catalog.current_setting(c, true) OPERATOR(pg_catalog.<>) ''"+
+	return append(sql, "]) AS custom(c) WHERE pg_catalog.current_setting(c, true) IS NOT NULL"+
 		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_settings"+
 		" WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) pg_catalog.lower(c))"...)
 }
@@ -86,6 +88,8 @@ func (a *Audit) add(kind, name, value string) {
 	switch kind {
 	case "s":
 		a.Settings = append(a.Settings, Setting{Name: name, Value: value})
+	case "e":
+		a.Empty = append(a.Empty, name)
 	case "t":
 		a.Temp = atLeastOne(value)
 	case "a":
@@ -106,6 +110,18 @@ func atLeastOne(s string) int {
 		n = n*10 + int(c-'0')
 	}
 	return max(n, 1)
+}
+
+// SettingsOf returns what was found to be set. Of the custom settings that are empty those belong to the session that known
+// has or that its own texts have set.
+func (a *Audit) SettingsOf(known *Settings, set []string) []Setting {
+	settings := a.Settings
+	for _, name := range a.Empty {
+		if _, has := known.find(name); has || slices.Contains(set, name) {
+			settings = append(settings, Setting{Name: name})
+		}
+	}
+	return settings
 }
 
 func decodeRow(body []byte) (columns []string, ok bool) {

@@ -74,6 +74,7 @@ func TestAudit_everyState_isReportedUntilItEnds(t *testing.T) {
 				a := s.audit(user, "app.x", "app.unknown", "not valid!")
 				slices.SortFunc(a.Settings, func(x, y Setting) int { return strings.Compare(x.Name, y.Name) })
 				slices.Sort(a.Channels)
+				a.Empty = nil // what earlier ones have left
 				require.Equal(t, state.want, a, "%s as %s", state.name, user)
 				if !strings.HasPrefix(state.name, "nothing") {
 					effects := Effects([]byte(state.begin))
@@ -81,9 +82,25 @@ func TestAudit_everyState_isReportedUntilItEnds(t *testing.T) {
 					require.True(t, pins || Suspicious(effects), state.name)
 				}
 				s.run(state.end)
-				require.Equal(t, Audit{}, s.audit(user, "app.x"), "%s as %s, after %s", state.name, user, state.end)
+				a = s.audit(user, "app.x")
+				a.Empty = nil
+				require.Equal(t, Audit{}, a, "%s as %s, after %s", state.name, user, state.end)
 			}
 		}
+	})
+}
+
+// A custom setting that was reset, or set locally, is there and empty from then on. It is a setting of those who know of it.
+func TestAudit_emptyCustomSettings_areOfThoseWhoHaveSetThem(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		s := dial(t, c, "postgres", pgtest.Superuser)
+		s.run("SET app.reset TO 'x'; RESET app.reset; SET app.empty TO ''; SELECT set_config('app.local', 'x', true); SET app.other TO 'x'")
+		a := s.audit(pgtest.Superuser, "app.reset", "app.empty", "app.local", "app.other", "app.unknown")
+		require.ElementsMatch(t, []string{"app.reset", "app.empty", "app.local"}, a.Empty)
+		require.Equal(t, []Setting{{"app.other", "x"}}, a.SettingsOf(nil, nil))
+		known := NewInterner().Intern([]Setting{{"app.reset", "x"}, {"app.unknown", "x"}})
+		require.ElementsMatch(t, []Setting{{"app.other", "x"}, {"app.reset", ""}, {"app.empty", ""}},
+			a.SettingsOf(known, []string{"app.other", "app.empty"}))
 	})
 }
 

@@ -1,0 +1,39 @@
+package session
+
+import (
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/statement"
+	"pgsidecar/proxy/wire"
+)
+
+// A server remembers the values that its sequences have given, for whoever asks with currval() or lastval(). A session that
+// has asked is pinned. What others have left must not be what the first one is told: the server's own error is better.
+
+// forgetSequences is forgetOthersSequences if the statement asks. A nil statement asks for nothing.
+func (s *Session) forgetSequences(e *edit, at int, st *statement.Statement) {
+	if st != nil && st.Effects.Has(state.SequenceRead) {
+		s.forgetOthersSequences(e, at)
+	}
+}
+
+// forgetOthersSequences makes the linked server forget the values of sequences if the last transaction there was another
+// client's. It comes ahead of what stands at position at, if that is the begin of a transaction; in the midst of one the
+// values may be the client's own.
+func (s *Session) forgetOthersSequences(e *edit, at int) {
+	l := s.link
+	if l.user == s || !s.beginning() {
+		return
+	}
+	l.user = s
+	s.ask(e, at, purposeForget, []byte("DISCARD SEQUENCES"))
+}
+
+// beginning tells whether nothing of the client's has been sent since its last transaction.
+func (s *Session) beginning() bool {
+	only := s.link.Status == wire.Idle
+	s.link.Replies.Owed(func(e *server.Entry) {
+		only = only && e.Kind == server.Query && e.Fate == server.Swallow
+	})
+	return only
+}
