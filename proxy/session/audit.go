@@ -36,6 +36,7 @@ func (s *Session) judge() bool {
 	}
 	s.settleUnlisten()
 	s.set(undone|committed, false)
+	s.noteSequences()
 	if s.pinned.isLarge() && !s.holdsLarge() {
 		s.effects |= state.Deallocate
 	}

@@ -140,7 +140,6 @@ func (s *Session) settle() {
 	}
 	waits := s.is(stalled)
 	s.set(stalled, false)
-	l.user = s
 	if s.pinned == nil && s.link != nil {
 		s.unlink().giveBack()
 	}
@@ -164,6 +163,7 @@ func (s *Session) part(m manner) {
 	clean := s.virtual() && s.pinned == nil && !s.effects.Has(audited) && !state.Suspicious(s.effects)
 	idle := s.between()
 	untouched, unwanted := !s.is(touched), s.is(unwanted)
+	s.noteSequences()
 	l := s.unlink()
 	s.unpin()
 	s.effects = 0

@@ -10,6 +10,17 @@ import (
 // A server remembers the values that its sequences have given, for whoever asks with currval() or lastval(). A session that
 // has asked is pinned. What others have left must not be what the first one is told: the server's own error is better.
 
+// usesSequence are the effects of a text that may have made the server remember a value: it is also done by the defaults of
+// columns, and by functions.
+const usesSequence = state.Sequence | state.Write
+
+// noteSequences notes, after a transaction, whose values the linked server remembers.
+func (s *Session) noteSequences() {
+	if s.effects.Has(usesSequence) || state.Suspicious(s.effects) {
+		s.link.user = s
+	}
+}
+
 // forgetSequences is forgetOthersSequences if the statement asks. A nil statement asks for nothing.
 func (s *Session) forgetSequences(e *edit, at int, st *statement.Statement) {
 	if st != nil && st.Effects.Has(state.SequenceRead) {
@@ -17,9 +28,8 @@ func (s *Session) forgetSequences(e *edit, at int, st *statement.Statement) {
 	}
 }
 
-// forgetOthersSequences makes the linked server forget the values of sequences if the last transaction there was another
-// client's. It comes ahead of what stands at position at, if that is the begin of a transaction; in the midst of one the
-// values may be the client's own.
+// forgetOthersSequences makes the linked server forget the values of sequences if they are another client's. It comes ahead
+// of what stands at position at, if that is the begin of a transaction; in the midst of one they may be the client's own.
 func (s *Session) forgetOthersSequences(e *edit, at int) {
 	l := s.link
 	if l.user == s || !s.beginning() {

@@ -27,7 +27,7 @@ type Server struct {
 	workers   []*Worker      // all of them
 	transport loop.Transport // while it is on no loop
 	session   *Session       // that it is linked to, or nil
-	user      *Session       // whose transaction was the last one here: whose sequences' values it remembers; nil: none
+	user      *Session       // whose values of sequences it remembers, or nil: the last one that may have used one here
 	hub       *Hub           // that listens on it, or nil
 	links     links[Server]
 
