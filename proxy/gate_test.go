@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,27 +13,38 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gate stands before a server. It counts the requests that pass and can hold the answers back. It ends with its test.
+// gate stands before a server. It counts the requests that pass, and can hold the answers back, or the ends of cancel
+// requests. It ends with its test.
 //
 // One goroutine accepts; a connection has one goroutine a direction.
 type gate struct {
 	listener net.Listener
 	server   string
 	running  sync.WaitGroup
-	requests atomic.Int64 // Query, Sync and FunctionCall messages that have passed
+	requests atomic.Int64 // Query, Sync and FunctionCall messages that have passed, and those of the proxy's own
+	cancels  atomic.Int64 // cancel requests in clear text
+	secured  atomic.Int64 // connections that have asked for TLS
 
 	mu     sync.Mutex // nothing blocks under it but the wait on opened
 	opened *sync.Cond
-	held   bool
+	held   map[kind]bool
 	conns  []net.Conn
 }
+
+// kind is what a connection is for.
+type kind uint32
+
+const (
+	forSession kind = iota
+	forCancel
+)
 
 func openGate(t *testing.T, server string) *gate {
 	t.Helper()
 	var config net.ListenConfig
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	g := &gate{listener: listener, server: server}
+	g := &gate{listener: listener, server: server, held: make(map[kind]bool)}
 	g.opened = sync.NewCond(&g.mu)
 	g.running.Go(g.accept)
 	t.Cleanup(func() {
@@ -48,21 +60,40 @@ func openGate(t *testing.T, server string) *gate {
 	return g
 }
 
-func (g *gate) addr() string { return g.listener.Addr().String() }
+// url is a server's URL with the gate before it.
+func (g *gate) url(t *testing.T, server string) string {
+	t.Helper()
+	u, err := url.Parse(server)
+	require.NoError(t, err)
+	u.Host = g.listener.Addr().String()
+	return u.String()
+}
 
 // seen returns how many requests that end with ReadyForQuery have passed.
 func (g *gate) seen() int { return int(g.requests.Load()) }
 
-// hold keeps answers back until release.
-func (g *gate) hold() { g.set(true) }
+// hold keeps answers to sessions back until release.
+func (g *gate) hold() { g.change(func() { g.held[forSession] = true }) }
 
-func (g *gate) release() { g.set(false) }
+// holdCancels keeps from whoever has sent a cancel request that its connection has ended, until release.
+func (g *gate) holdCancels() { g.change(func() { g.held[forCancel] = true }) }
 
-func (g *gate) set(held bool) {
+// refuse lets nobody connect any more.
+func (g *gate) refuse() { _ = g.listener.Close() }
+
+func (g *gate) release() { g.change(func() { clear(g.held) }) }
+
+func (g *gate) change(how func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.held = held
+	how()
 	g.opened.Broadcast()
+}
+
+// passage is one connection through a gate.
+type passage struct {
+	client, server net.Conn
+	kind           atomic.Uint32
 }
 
 func (g *gate) accept() {
@@ -77,35 +108,29 @@ func (g *gate) accept() {
 			_ = client.Close()
 			continue
 		}
-		g.mu.Lock()
-		g.conns = append(g.conns, client, server)
-		g.mu.Unlock()
-		g.running.Go(func() { g.passRequests(server, client) })
-		g.running.Go(func() { g.passAnswers(client, server) })
+		g.change(func() { g.conns = append(g.conns, client, server) })
+		p := &passage{client: client, server: server}
+		g.running.Go(func() { g.passRequests(p) })
+		g.running.Go(func() { g.passAnswers(p) })
 	}
 }
 
-// passRequests passes on what the client sends, message by message; the first one is the startup packet.
-func (g *gate) passRequests(server, client net.Conn) {
-	defer func() { _ = server.Close() }()
-	header := make([]byte, 4)
+// passRequests passes on what the client sends, message by message. Behind a request for TLS it cannot tell messages.
+func (g *gate) passRequests(p *passage) {
+	defer func() { _ = p.server.Close() }()
+	if !g.passStartup(p) {
+		return
+	}
+	var header [5]byte
 	for {
-		if _, err := io.ReadFull(client, header); err != nil {
+		if _, err := io.ReadFull(p.client, header[:]); err != nil {
 			return
 		}
-		size := int64(binary.BigEndian.Uint32(header)) - 4
-		if len(header) == 5 {
-			size = int64(binary.BigEndian.Uint32(header[1:])) - 4
-		}
-		if _, err := server.Write(header); err != nil {
+		if _, err := p.server.Write(header[:]); err != nil {
 			return
 		}
-		if _, err := io.CopyN(server, client, size); err != nil {
+		if _, err := io.CopyN(p.server, p.client, int64(binary.BigEndian.Uint32(header[1:]))-4); err != nil {
 			return
-		}
-		if len(header) == 4 {
-			header = make([]byte, 5)
-			continue
 		}
 		switch header[0] {
 		case 'Q', 'S', 'F':
@@ -114,18 +139,40 @@ func (g *gate) passRequests(server, client net.Conn) {
 	}
 }
 
-func (g *gate) passAnswers(client, server net.Conn) {
-	defer func() { _ = client.Close() }()
+// passStartup passes the first packet on, and reports whether messages follow.
+func (g *gate) passStartup(p *passage) bool {
+	var head [8]byte
+	if _, err := io.ReadFull(p.client, head[:]); err != nil {
+		return false
+	}
+	rest := int64(binary.BigEndian.Uint32(head[:])) - 8
+	switch binary.BigEndian.Uint32(head[4:]) {
+	case 80877102:
+		g.cancels.Add(1)
+		p.kind.Store(uint32(forCancel))
+	case 80877103:
+		g.secured.Add(1)
+		rest = 1 << 40
+	}
+	if _, err := p.server.Write(head[:]); err != nil {
+		return false
+	}
+	_, err := io.CopyN(p.server, p.client, rest)
+	return err == nil && p.kind.Load() == uint32(forSession)
+}
+
+func (g *gate) passAnswers(p *passage) {
+	defer func() { _ = p.client.Close() }()
 	buf := make([]byte, 32<<10)
 	for {
-		n, err := server.Read(buf)
+		n, err := p.server.Read(buf)
 		g.mu.Lock()
-		for g.held {
+		for g.held[kind(p.kind.Load())] {
 			g.opened.Wait()
 		}
 		g.mu.Unlock()
 		if n > 0 {
-			if _, err := client.Write(buf[:n]); err != nil {
+			if _, err := p.client.Write(buf[:n]); err != nil {
 				return
 			}
 		}

@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -126,10 +125,7 @@ func TestPipeline_serverIsKeptUntilTheLastSyncIsAnswered(t *testing.T) {
 func TestPipeline_isNotSerialised(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	gate := openGate(t, c.Addr())
-	through, err := url.Parse(c.URL("postgres", "postgres", "sslmode=disable"))
-	require.NoError(t, err)
-	through.Host = gate.addr()
-	p := startFor(t, through.String(), nil)
+	p := startFor(t, gate.url(t, c.URL("postgres", "postgres", "sslmode=disable")), nil)
 	a := raw(t, p.url())
 	a.say(parse("s", "select $1::int"), syncNow())
 	const segments = 100

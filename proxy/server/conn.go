@@ -108,7 +108,11 @@ func (c *Conn) UnnamedAnswered(op uint32) {
 // one is, and returns when the server has closed that one: a cancel request cannot arrive after that. It blocks and may be
 // called from any goroutine.
 func (c *Conn) Cancel(ctx context.Context) error {
-	if err := c.control.CancelRequest(ctx); err != nil {
+	err := c.control.CancelRequest(ctx)
+	if err == nil {
+		err = ctx.Err() // it does not tell when the end has not come in time
+	}
+	if err != nil {
 		return fmt.Errorf("cancel query of server process %d: %w", c.PID, err)
 	}
 	return nil

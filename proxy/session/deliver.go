@@ -189,6 +189,9 @@ func (s *Session) completed(done server.Entry) {
 		l.Held.Done(done.Statement, done.Op)
 		s.countHeld(before)
 	}
+	if done.Purpose != 0 {
+		s.cancelPostponed()
+	}
 	switch {
 	case done.Purpose == purposeAudit:
 		l.audited = l.failure == nil

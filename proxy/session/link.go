@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"pgsidecar/proxy/loop"
-	"pgsidecar/proxy/server"
 	"pgsidecar/proxy/state"
 	"pgsidecar/proxy/wire"
 )
@@ -105,6 +104,7 @@ func (s *Session) unlink() *Server {
 		l.traffic[w.Loop.Index()].Transactions.Inc()
 	}
 	s.set(touched|unwanted, false)
+	s.cancelPostponed()
 	return l
 }
 
@@ -187,10 +187,22 @@ func (s *Session) cancelQuery(done func()) {
 	case s.phase != active:
 	case s.waiter.Waiting():
 		s.withdraw(errCancelled())
-	case l != nil && !l.Replies.Empty() && l.Replies.Head().Fate != server.Swallow:
+	case l == nil || l.Replies.Empty():
+	case l.Replies.Head().Purpose == 0:
 		s.set(unwanted, true)
 		l.cancel(done)
 		return
+	case l.Replies.Len() > 1 && s.postponed == nil:
+		s.postponed = done // until the proxy's own request is over, and the client's turn comes
+		return
 	}
 	done()
+}
+
+// cancelPostponed does what a cancel request has asked for that met a request of the proxy's own.
+func (s *Session) cancelPostponed() {
+	if done := s.postponed; done != nil {
+		s.postponed = nil
+		s.cancelQuery(done)
+	}
 }

@@ -56,7 +56,7 @@ func (s *Session) readable() bool {
 	case s.phase != active || s.waiter.Waiting() || s.is(stalled):
 		return false
 	case s.link != nil:
-		return !s.link.Blocked()
+		return !s.link.Blocked() && !s.link.beingCancelled()
 	case s.conn.Blocked():
 		return false
 	case s.refusal != nil || s.is(hungUp) || s.conn.Kept() > 0 || !s.conn.Unread():

@@ -42,6 +42,7 @@ type Server struct {
 	unwanted  bool  // what it still does is to be cancelled
 	cancels   int   // cancel requests on their way
 	watched   bool  // the sentinel is looking at it
+	astray    bool  // a cancel request has failed: it may still be on its way
 	releasing bool  // to be released when those have ended
 	retiring  string
 	custom    []string // custom settings that texts of the linked session have set since the last audit
@@ -176,8 +177,12 @@ func (l *Server) returned(w *Worker) {
 
 // release gives a connection whose state is clean back to the pool.
 func (l *Server) release() {
-	if l.cancels > 0 {
+	switch {
+	case l.cancels > 0:
 		l.releasing = true
+		return
+	case l.astray:
+		l.retire("cancel request failed")
 		return
 	}
 	verdict, to := l.pool.Release(l)
@@ -379,16 +384,16 @@ func (c *cancelEnd) Run() {
 	if c.err != nil {
 		l.worker.log().Warn("cancel request failed", attrPID(l), attrError(c.err))
 	}
-	if !l.releasing || l.cancels > 0 {
-		return
-	}
-	l.releasing = false
+	l.astray = l.astray || c.err != nil
 	switch {
-	case !l.Attached():
-	case c.err != nil:
-		// It may still be on its way.
-		l.retire("cancel request failed")
-	default:
+	case l.cancels > 0:
+	case l.session != nil:
+		l.worker.Loop.Later((*continued)(l.session))
+	case l.releasing && l.Attached():
+		l.releasing = false
 		l.release()
 	}
 }
+
+// beingCancelled tells whether a cancel request is on its way that what is sent now must not meet.
+func (l *Server) beingCancelled() bool { return l.cancels > 0 && l.Replies.Empty() }

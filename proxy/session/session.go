@@ -76,6 +76,8 @@ type Session struct {
 
 	deallocations map[string]deallocation // by portal; nil: none
 
+	postponed func() // ends a cancel request that waits for the client's turn; nil: none
+
 	unconfirmed int32  // entries in the reply queue that change names
 	rereads     uint32 // numbers what the reading has become since the transaction began; 0: it is that of settings
 }
