@@ -174,7 +174,7 @@ func TestShutdown_removesItsSocket(t *testing.T) {
 	require.NoError(t, <-p.drain())
 	await(t, "the end", func() bool { return p.Phase() == stats.Done })
 	_, err := os.Lstat(file)
-	require.True(t, errors.Is(err, os.ErrNotExist), err)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 func TestShutdown_replicationIsClosedWithoutAWord(t *testing.T) {

@@ -23,7 +23,6 @@ import (
 // the same, and must see the same. Only one step is made at a time, so that what clients do to each other is the same as well.
 type pair struct {
 	proxied, direct *side
-	cursor          int // numbers names
 }
 
 type side struct {

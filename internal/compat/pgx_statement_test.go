@@ -169,8 +169,10 @@ func (p pgxPlay) failedPipeline(s *scene) any {
 	_, first := results.Exec()
 	_, second := results.Exec()
 	_, third := results.Exec()
-	return []any{sqlState(first), sqlState(second), sqlState(third), sqlState(results.Close()),
-		p.rows(s, conn, "select count(*) from item where id >= $1", 200), p.rows(s, conn, "select 1")}
+	return []any{
+		sqlState(first), sqlState(second), sqlState(third), sqlState(results.Close()),
+		p.rows(s, conn, "select count(*) from item where id >= $1", 200), p.rows(s, conn, "select 1"),
+	}
 }
 
 func (p pgxPlay) severalResults(s *scene) any {

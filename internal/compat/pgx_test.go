@@ -136,9 +136,11 @@ func (p pgxPlay) state(s *scene, conn *pgx.Conn, sql string, args ...any) string
 func (p pgxPlay) connects(s *scene) any {
 	conn := p.connect(s)
 	reported := map[string]string{}
-	for _, name := range []string{"server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "IntervalStyle",
+	for _, name := range []string{
+		"server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "IntervalStyle",
 		"integer_datetimes", "standard_conforming_strings", "is_superuser", "session_authorization", "in_hot_standby",
-		"default_transaction_read_only", "scram_iterations", "search_path", "application_name"} {
+		"default_transaction_read_only", "scram_iterations", "search_path", "application_name",
+	} {
 		reported[name] = conn.PgConn().ParameterStatus(name)
 	}
 	return []any{p.rows(s, conn, "select current_user, current_setting('server_version_num')"), reported, conn.PgConn().TxStatus()}

@@ -1,6 +1,7 @@
 package compat_test
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -88,7 +89,7 @@ func (p pgxPlay) errors(s *scene) any {
 	}
 	all = append(all, p.state(s, conn, "select $1::text::int", "no number"))
 	_, err := conn.Exec(s.ctx, "select fail('22000')")
-	if e, ok := err.(*pgconn.PgError); ok {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		all = append(all, []string{e.Severity, e.Message, e.Detail, e.Hint, e.Where, e.Routine})
 	}
 	return all

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -71,8 +72,8 @@ func playOne(ctx context.Context, one situation) (done step) {
 		}
 	}()
 	defer func() {
-		for i := len(s.endings) - 1; i >= 0; i-- {
-			s.endings[i]()
+		for _, end := range slices.Backward(s.endings) {
+			end()
 		}
 	}()
 	got, err := json.Marshal(one.play(s))

@@ -241,8 +241,8 @@ func (p *proxied) write(r request) {
 		return
 	}
 	p.fates[r.id] = r.fate
-	switch {
-	case r.kind == 0:
+	switch r.kind {
+	case 0:
 		if r.copied == "done" || r.copied == "fail" {
 			p.queue.CopyEnds()
 		}

@@ -3,7 +3,6 @@ package wire_test
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -239,7 +238,7 @@ func inChunks(t *testing.T, s wire.Scanner, stream, cuts []byte, eager int) (o o
 			p, err := s.Next(stream[o.taken:arrived])
 			if err != nil {
 				var violation *wire.ProtocolError
-				require.True(t, errors.As(err, &violation))
+				require.ErrorAs(t, err, &violation)
 				require.Empty(t, p.Data)
 				o.fault = err.Error()
 				return o
