@@ -56,12 +56,13 @@ func release(ctx context.Context, log *slog.Logger, dist string) error {
 		return fmt.Errorf("make directory: %w", err)
 	}
 	defer remove(log, work)
+	// The second is a clone of the first: somebody may commit meanwhile.
 	first, second := filepath.Join(work, "first"), filepath.Join(work, "second", "elsewhere")
-	if err := buildAll(ctx, log, first, version, nil); err != nil {
+	if err := buildAll(ctx, log, ".", first, version, nil); err != nil {
 		return err
 	}
 	cache := filepath.Join(work, "cache")
-	if err := buildAll(ctx, log, second, version, []string{"GOCACHE=" + cache}); err != nil {
+	if err := buildAll(ctx, log, first, second, version, []string{"GOCACHE=" + cache}); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dist); err != nil {
@@ -89,9 +90,9 @@ func remove(log *slog.Logger, dir string) {
 	}
 }
 
-// buildAll clones the repository into dir and builds all platforms there, into bin.
-func buildAll(ctx context.Context, log *slog.Logger, dir, version string, environ []string) error {
-	if _, err := output(ctx, "git", "clone", "--quiet", ".", dir); err != nil {
+// buildAll clones a repository into dir and builds all platforms there, into bin.
+func buildAll(ctx context.Context, log *slog.Logger, from, dir, version string, environ []string) error {
+	if _, err := output(ctx, "git", "clone", "--quiet", from, dir); err != nil {
 		return err
 	}
 	for _, p := range platforms() {
