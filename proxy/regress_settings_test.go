@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
+	"pgsidecar/internal/pgcluster"
 	"pgsidecar/internal/pgtest"
 )
 
@@ -115,6 +116,29 @@ func TestSequence_valuesOfOthersAreNotTold(t *testing.T) {
 				require.Equal(t, own, one(t, b, ask), "pinned")
 				one(t, b, "discard all")
 			}
+		}
+	})
+}
+
+// A transaction whose settings the server refuses must not run under others: neither as another user, nor under what the
+// server's last client has left. PostgreSQL's test guc came across it, with a setting that one server knows and another refuses.
+func TestSettings_thatTheServerRefuses_nothingRunsWithoutThem(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		c.Exec(t, "create table regress_refused (who text)")
+		t.Cleanup(func() { c.Exec(t, "drop table regress_refused") })
+		direct := pgtest.Connect(t, c.URL("postgres", pgcluster.Superuser))
+		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement} {
+			p := start(t, c, nil)
+			c.Exec(t, "create role regress_refused; grant all on regress_refused to regress_refused")
+			client := pgtest.Connect(t, p.url())
+			one(t, client, "set role regress_refused")
+			leaveServer(t, p, client)
+			c.Exec(t, "drop owned by regress_refused; drop role regress_refused")
+			_, err := client.Exec(t.Context(), "insert into regress_refused values (current_user)", mode)
+			require.ErrorContains(t, err, "22023", "%v", mode)
+			require.Equal(t, "0", one(t, direct, "select count(*) from regress_refused"))
+			_, err = client.Exec(t.Context(), "select 1")
+			require.Error(t, err, "the session has ended")
 		}
 	})
 }

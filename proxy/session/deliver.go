@@ -77,6 +77,8 @@ func (s *Session) replies(l *Server, buf []byte) {
 	w.toClient = keepBuffer(e.out)
 	s.tell(e.result(at))
 	switch {
+	case errors.Is(fault, errRefused):
+		s.ownRequestFailed()
 	case fault != nil:
 		s.outOfStep(l, fault)
 	case s.phase == ended:
@@ -89,8 +91,12 @@ func (s *Session) replies(l *Server, buf []byte) {
 	}
 }
 
-// errStray is a reply that nothing was asked for.
-var errStray = errors.New("reply without a request")
+var (
+	// errStray is a reply that nothing was asked for.
+	errStray = errors.New("reply without a request")
+	// errRefused says that the server has refused the client's settings. What it answers to the client is no answer then.
+	errRefused = errors.New("settings refused")
+)
 
 // reply decides what becomes of the message that begins at position at.
 func (s *Session) reply(e *edit, at int, p wire.Piece) error {
@@ -100,6 +106,9 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	s.makeUp(e, at) // what comes belongs to a request behind those that were not sent
 	if p.Type == wire.ErrorResponse {
 		s.errorResponse(e, at, p)
+		if l.failure != nil && l.refused == purposeReplay {
+			return errRefused
+		}
 		return nil
 	}
 	verdict, done, completes := l.Replies.Reply(p.Type)
@@ -123,7 +132,9 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	case wire.ParameterStatus:
 		s.parameterStatus(p)
 	case wire.CommandComplete:
-		s.commandComplete(p, done, completes)
+		if verdict == server.Deliver {
+			s.commandComplete(p, done, completes)
+		}
 	case wire.NotificationResponse:
 		switch {
 		case !s.virtual():

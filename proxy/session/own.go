@@ -2,6 +2,7 @@ package session
 
 import (
 	"log/slog"
+	"slices"
 
 	"pgsidecar/proxy/server"
 	"pgsidecar/proxy/state"
@@ -43,6 +44,9 @@ func (s *Session) askNow(purpose uint8, sql []byte) {
 const resetAll = "RESET SESSION AUTHORIZATION;RESET ROLE;RESET ALL;"
 
 // replay gives the server the client's settings if it has others. It reports whether there was something to send.
+//
+// What the client asks for is on its way in the same write, and must not be done under other settings, those of an earlier
+// client perhaps. If the server refuses one (a role that was dropped), the block is left open, failed, and refuses that too.
 func (s *Session) replay(e *edit, at int, purpose uint8) bool {
 	l := s.link
 	if l.Settings == s.settings && !l.tainted {
@@ -59,7 +63,7 @@ func (s *Session) replay(e *edit, at int, purpose uint8) bool {
 		return false
 	}
 	s.worker.Stats.StateReplays.Inc()
-	s.ask(e, at, purpose, sql)
+	s.ask(e, at, purpose, slices.Concat([]byte("BEGIN;"), sql, []byte("COMMIT")))
 	return true
 }
 
