@@ -104,15 +104,16 @@ func (s *Session) unlink() *Server {
 		l.traffic[w.Loop.Index()].Transactions.Inc()
 	}
 	s.set(touched|unwanted, false)
+	s.since = w.Loop.Nanos()
 	s.cancelPostponed()
 	return l
 }
 
 // between tells whether the linked server has nothing more to do for the session: it is idle, owes nothing, and nothing of
-// the client is half forwarded.
+// the client's or of its own is half forwarded.
 func (s *Session) between() bool {
 	l := s.link
-	return l.Replies.Settled() && l.Status == wire.Idle && s.scan.Left() == 0
+	return l.Replies.Settled() && l.Status == wire.Idle && s.scan.Left() == 0 && l.Scan.Left() == 0
 }
 
 // settle looks, after replies have been delivered, whether the transaction is over, and lets the server go if it is.
@@ -124,7 +125,7 @@ func (s *Session) settle() {
 	case l.Replies.Unsure():
 		s.probe()
 		return
-	case s.is(stalled) && l.Replies.Empty() && !s.between():
+	case s.is(stalled) && (l.Replies.Starving() || (l.Replies.Empty() && !(s.between() && s.virtual()))):
 		s.set(stalled, false)
 		s.worker.Loop.Later((*continued)(s))
 		return

@@ -30,6 +30,7 @@ func (s *Session) mustStall(p wire.Piece) bool {
 	case wire.Query, wire.FunctionCall:
 		depends = s.is(forgetting)
 	}
+	depends = depends || (s.unconfirmed > 0 && s.deallocates(p))
 	if depends {
 		s.flush()
 	}
@@ -60,6 +61,22 @@ func (s *Session) dependsOnName(p wire.Piece) bool {
 		return !found
 	})
 	return found
+}
+
+// deallocates tells whether a Query or Bind is a DEALLOCATE, which means a statement by the client's name for it.
+func (s *Session) deallocates(p wire.Piece) bool {
+	switch p.Type {
+	case wire.Query:
+		return p.End && state.Effects(queryText(p)).Has(state.Deallocate)
+	case wire.Bind:
+		name, _ := statementName(p)
+		st := s.unnamed
+		if len(name) > 0 {
+			st = s.named().Get(name)
+		}
+		return st != nil && st.Effects.Has(state.Deallocate)
+	}
+	return false
 }
 
 // statementName returns the name of the statement that a message concerns. ok is false if it concerns none, or if the name

@@ -213,8 +213,5 @@ func (s *Session) ownName(failed server.Entry, body []byte) string {
 	if name == "" {
 		_, name = s.byServerName(statement.Prefix + serial)
 	}
-	if name == "" && failed.Kind == server.Bind {
-		return ""
-	}
 	return before + `"` + name + `"` + after
 }
