@@ -125,6 +125,12 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	case wire.ReadyForQuery:
 		l.Status = p.Data[len(p.Data)-1]
 		l.since = s.worker.Loop.Nanos()
+		if l.Status == wire.Idle {
+			l.began = 0
+		}
+		if l.Status == wire.Idle && !l.Replies.Empty() {
+			l.began = l.since // the next transaction was sent in the same pipeline
+		}
 		s.set(unwanted, s.is(unwanted) && !l.Replies.Empty())
 		if l.Status != wire.Idle && s.who.Mode == Statement {
 			return errTransactionBlock

@@ -39,6 +39,7 @@ func (a *admission) Run() {
 	s.waiter.Init((*granted)(s), w.Loop.Index())
 	s.since = loop.Nanos()
 	w.sessions.add(s)
+	w.watchIdle()
 	w.gauges.Clients.Add(1)
 	if err := w.Loop.Attach(&s.conn, a.transport, s); err != nil {
 		_ = a.transport.Close()

@@ -105,6 +105,9 @@ func (s *Session) requests(buf []byte) bool {
 		s.send(buf)
 		return s.link != nil
 	}
+	if s.link == nil {
+		s.since = w.Loop.Nanos()
+	}
 	e := edit{in: buf, out: w.toServer[:0]}
 	w.local = w.local[:0]
 	at, step := 0, taken
@@ -152,6 +155,9 @@ func (s *Session) send(out []byte) {
 	l := s.link
 	s.worker.Stats.BytesToServers.Add(uint64(len(out)))
 	l.since = s.worker.Loop.Nanos()
+	if l.began == 0 {
+		l.began = l.since
+	}
 	if err := l.Write(out); err != nil {
 		// What the server had to say before it closed the connection may still be there to be read.
 		s.worker.Loop.Later((*delivered)(l))

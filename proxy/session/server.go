@@ -35,6 +35,8 @@ type Server struct {
 	home atomic.Pointer[Worker]
 
 	since     int64 // loop.Nanos of its last change between busy and waiting for the client, or of the beginning of closing
+	began     int64 // loop.Nanos of the first request of the transaction under way, 0 between two
+	hurried   int64 // loop.Nanos of the last cancel request for what takes too long
 	tainted   bool  // what its settings are is not known: they are to be reset before any is set
 	cut       bool  // the rest of a message from it is cut out
 	dying     bool  // it has reported that it ends
@@ -355,6 +357,14 @@ func (l *Server) cancelAndRetire() {
 // cancelAgain is how long something may run on after it has been cancelled. A request that arrives before the server has
 // begun a query does not end that query, and nobody is left to notice.
 const cancelAgain = time.Second
+
+// hurry cancels what takes too long.
+func (l *Server) hurry(now int64) {
+	if now-l.hurried > int64(cancelAgain) {
+		l.hurried = now
+		l.cancel(nobody)
+	}
+}
 
 // hasten makes a server end that is being closed.
 func (l *Server) hasten(now int64) {

@@ -70,7 +70,7 @@ type Session struct {
 	pinned    *pin                 // why it keeps its server, or nil
 	listening *listening           // what it listens to, or nil
 	refusal   *wire.Error          // what its requests are answered with, up to the next Sync or for one Query
-	since     int64                // loop.Nanos of the beginning of a wait, or of the link
+	since     int64                // loop.Nanos of the beginning of a wait or of the link; without either, of the last request
 	phase     phase
 	flags     flags
 

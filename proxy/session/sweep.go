@@ -17,7 +17,7 @@ type sweeper struct {
 	timer  loop.Timer
 }
 
-// start makes the sweeper watch a server that has been linked or is being closed.
+// start makes the sweeper watch: a server that has been linked or is being closed, or clients that may be idle.
 func (t *sweeper) start() {
 	if !t.timer.Armed() {
 		t.worker.Loop.Arm(&t.timer, sweepEvery, t)
@@ -50,6 +50,13 @@ func (t *sweeper) Run() {
 	}
 }
 
+// watchIdle makes the sweeper watch clients if they have a limit.
+func (w *Worker) watchIdle() {
+	if w.config.ClientIdleTimeout > 0 && w.sessions.count > 0 {
+		w.sweeper.start()
+	}
+}
+
 // enforce applies the limits of queries and transactions to a linked session.
 func (s *Session) enforce(now int64) {
 	c, l := &s.worker.config, s.link
@@ -63,19 +70,25 @@ func (s *Session) enforce(now int64) {
 	case exceeds(c.QueryTimeout, quiet) && busy && exceeds(2*c.QueryTimeout+cancelTimeout, quiet):
 		s.fatal(wire.Error{Code: "57014", Message: "the query exceeded query_timeout and could not be cancelled"})
 	case exceeds(c.QueryTimeout, quiet) && busy:
-		l.cancel(nobody) // the server answers with 57014, and the session lives on
+		l.hurry(now) // the server answers with 57014, and the session lives on
 	case exceeds(c.IdleTransactionTimeout, quiet) && !busy && inBlock:
 		s.fatal(wire.Error{Code: "25P03", Message: "terminating connection due to idle_transaction_timeout"})
-	case exceeds(c.TransactionTimeout, time.Duration(loop.Nanos()-s.since)) && (busy || inBlock):
+	case l.began != 0 && exceeds(c.TransactionTimeout, time.Duration(now-l.began)):
 		s.fatal(wire.Error{Code: "25P04", Message: "terminating connection due to transaction_timeout"})
+	case !busy && !inBlock && exceeds(c.ClientIdleTimeout, quiet):
+		s.fatal(errIdle())
 	}
 }
 
 func exceeds(limit, spent time.Duration) bool { return limit > 0 && spent > limit }
 
-// enforceIdle closes a client that has not asked for anything for too long.
+// enforceIdle closes a client without a server that has not asked for anything for too long.
 func (s *Session) enforceIdle(now, limit int64) {
 	if s.phase == active && s.link == nil && !s.waiter.Waiting() && now-s.since > limit {
-		s.fatal(wire.Error{Code: "57P05", Message: "terminating connection due to client.idle_timeout"})
+		s.fatal(errIdle())
 	}
+}
+
+func errIdle() wire.Error {
+	return wire.Error{Code: "57P05", Message: "terminating connection due to client.idle_timeout"}
 }

@@ -140,7 +140,10 @@ type reconfiguration struct {
 	config Config
 }
 
-func (r *reconfiguration) Run() { r.worker.config = r.config }
+func (r *reconfiguration) Run() {
+	r.worker.config = r.config
+	r.worker.watchIdle()
+}
 
 // maxBuffer is the capacity up to which an edit's buffer is kept for the next one.
 const maxBuffer = 256 << 10
