@@ -9,6 +9,7 @@ import (
 
 	"pgsidecar/internal/pgcluster"
 	"pgsidecar/internal/pgtest"
+	"pgsidecar/proxy"
 )
 
 // After RESET the server has a value of its own, which the client must not see. PostgreSQL's tests timestamptz, horology and
@@ -65,34 +66,41 @@ func TestAudit_settingOfALoadedLibrary_isNotLeftByAClient(t *testing.T) {
 // test guc asks for it with SHOW.
 func TestSettings_customOnesThatAreEmpty_areStillThere(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
-		p := start(t, c, nil)
-		a := pgtest.Connect(t, p.url())
-		one(t, a, "set regress.reset to 'x'; set regress.empty to ''")
-		one(t, a, "reset regress.reset")
-		_, err := a.Exec(t.Context(), "select set_config('regress.called', '', false)") // by the extended protocol
+		p := onTwo(t, c)
+		client := pgtest.Connect(t, p.url())
+		free := occupy(t, p, "")
+		one(t, client, "set regress.reset to 'x'; set regress.empty to ''")
+		one(t, client, "reset regress.reset")
+		_, err := client.Exec(t.Context(), "select set_config('regress.called', '', false)") // by the extended protocol
 		require.NoError(t, err)
-		leaveServer(t, p, a)
+		occupy(t, p, one(t, client, "select pg_backend_pid()"))
+		free()
 		for _, name := range []string{"regress.reset", "regress.empty", "regress.called"} {
-			require.Empty(t, one(t, a, "show "+name))
+			require.Empty(t, one(t, client, "show "+name))
 		}
 		require.Empty(t, p.Snapshot().Pinned)
 		require.Zero(t, p.Snapshot().Totals.StateLeaks)
 	})
 }
 
-// leaveServer occupies the server that a client has used last, until the test ends.
-func leaveServer(t *testing.T, p *testProxy, client *pgx.Conn) {
+func onTwo(t *testing.T, c *pgtest.Cluster) *testProxy {
 	t.Helper()
-	last := one(t, client, "select pg_backend_pid()")
-	other := pgtest.Connect(t, p.url())
-	for range 100 {
-		one(t, other, "begin")
-		if one(t, other, "select pg_backend_pid()") == last {
-			return
+	return start(t, c, func(config *proxy.Config) { config.Pool.MaxConnections = 2 })
+}
+
+// occupy holds a server, the one with this process id or any, until the test ends or free is called.
+func occupy(t *testing.T, p *testProxy, pid string) (free func()) {
+	t.Helper()
+	holder := pgtest.Connect(t, p.url())
+	for range 1000 {
+		one(t, holder, "begin")
+		if held := one(t, holder, "select pg_backend_pid()"); pid == "" || held == pid {
+			return func() { one(t, holder, "rollback") }
 		}
-		one(t, other, "rollback")
+		one(t, holder, "rollback")
 	}
 	t.Fatal("the server is not free")
+	return nil
 }
 
 // What a server remembers of another client's sequences is no answer. PostgreSQL's test sequence asks for its own.
@@ -128,11 +136,11 @@ func TestSettings_thatTheServerRefuses_nothingRunsWithoutThem(t *testing.T) {
 		t.Cleanup(func() { c.Exec(t, "drop table regress_refused") })
 		direct := pgtest.Connect(t, c.URL("postgres", pgcluster.Superuser))
 		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement} {
-			p := start(t, c, nil)
+			p := onOne(t, c)
 			c.Exec(t, "create role regress_refused; grant all on regress_refused to regress_refused")
-			client := pgtest.Connect(t, p.url())
+			client, other := pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url())
 			one(t, client, "set role regress_refused")
-			leaveServer(t, p, client)
+			one(t, other, "select 1")
 			c.Exec(t, "drop owned by regress_refused; drop role regress_refused")
 			_, err := client.Exec(t.Context(), "insert into regress_refused values (current_user)", mode)
 			require.ErrorContains(t, err, "22023", "%v", mode)
@@ -141,4 +149,22 @@ func TestSettings_thatTheServerRefuses_nothingRunsWithoutThem(t *testing.T) {
 			require.Error(t, err, "the session has ended")
 		}
 	})
+}
+
+// A client that has used a sequence on two servers must not be told the older value.
+func TestSequence_olderValuesAreNotTold(t *testing.T) {
+	p := onTwo(t, pgtest.Shared(t, 0))
+	client := pgtest.Connect(t, p.url())
+	one(t, client, "create sequence regress_older")
+	free := occupy(t, p, "")
+	one(t, client, "select nextval('regress_older')")
+	first := one(t, client, "select pg_backend_pid()")
+	free()
+	free = occupy(t, p, first)
+	one(t, client, "select nextval('regress_older')")
+	occupy(t, p, one(t, client, "select pg_backend_pid()"))
+	free()
+	_, err := client.Exec(t.Context(), "select currval('regress_older')")
+	require.ErrorContains(t, err, "55000")
+	one(t, client, "drop sequence regress_older")
 }

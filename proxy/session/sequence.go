@@ -17,7 +17,7 @@ const usesSequence = state.Sequence | state.Write
 // noteSequences notes, after a transaction, whose values the linked server remembers.
 func (s *Session) noteSequences() {
 	if s.effects.Has(usesSequence) || state.Suspicious(s.effects) {
-		s.link.user = s
+		s.link.user, s.sequences = s, s.link
 	}
 }
 
@@ -28,14 +28,15 @@ func (s *Session) forgetSequences(e *edit, at int, st *statement.Statement) {
 	}
 }
 
-// forgetOthersSequences makes the linked server forget the values of sequences if they are another client's. It comes ahead
-// of what stands at position at, if that is the begin of a transaction; in the midst of one they may be the client's own.
+// forgetOthersSequences makes the linked server forget the values of sequences if they are another client's, or older ones
+// than this client has got elsewhere. It comes ahead of what stands at position at, if that is the begin of a transaction; in
+// the midst of one they may be the client's own.
 func (s *Session) forgetOthersSequences(e *edit, at int) {
 	l := s.link
-	if l.user == s || !s.beginning() {
+	if (l.user == s && s.sequences == l) || !s.beginning() {
 		return
 	}
-	l.user = s
+	l.user, s.sequences = s, l
 	s.ask(e, at, purposeForget, []byte("DISCARD SEQUENCES"))
 }
 

@@ -68,6 +68,7 @@ type Session struct {
 	unnamed   *statement.Statement // its unnamed one
 	effects   state.Effect         // of what it has run since it was linked
 	pinned    *pin                 // why it keeps its server, or nil
+	sequences *Server              // where it may have used a sequence last, or nil
 	listening *listening           // what it listens to, or nil
 	refusal   *wire.Error          // what its requests are answered with, up to the next Sync or for one Query
 	since     int64                // loop.Nanos of the beginning of a wait or of the link; without either, of the last request
