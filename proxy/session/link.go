@@ -125,7 +125,7 @@ func (s *Session) settle() {
 	case l.Replies.Unsure():
 		s.probe()
 		return
-	case s.is(stalled) && (l.Replies.Starving() || (l.Replies.Empty() && !(s.between() && s.virtual()))):
+	case s.is(stalled) && (l.Replies.Starving() || (l.Replies.Empty() && (!s.between() || !s.virtual()))):
 		s.set(stalled, false)
 		s.worker.Loop.Later((*continued)(s))
 		return
