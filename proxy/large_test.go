@@ -203,8 +203,10 @@ func TestLarge_serverThatReadsLateGetsEverything(t *testing.T) {
 		<-sent
 	}), int64(16<<20))
 	a.Send(execute(), syncNow(), query("commit"))
-	require.Equal(t, []string{"C BEGIN", "Z T", "T pg_advisory_xact_lock_shared", "D", "C SELECT 1", "Z T",
-		"2", fmt.Sprint("D ", size), "C SELECT 1", "Z T", "C COMMIT", "Z I"}, a.hear(4))
+	require.Equal(t, []string{
+		"C BEGIN", "Z T", "T pg_advisory_xact_lock_shared", "D", "C SELECT 1", "Z T",
+		"2", fmt.Sprint("D ", size), "C SELECT 1", "Z T", "C COMMIT", "Z I",
+	}, a.hear(4))
 }
 
 // Both ways at once: a client that sends far more requests than it reads answers does not lock up with its server.
@@ -225,8 +227,8 @@ func TestLarge_pipelineThatIsNotRead(t *testing.T) {
 	want := "D " + parameter + strings.Repeat("x", 1000)
 	for i := range requests {
 		heard := a.hear(1)
-		require.Equal(t, 4, len(heard), "request %d: %.200q", i, heard)
-		require.True(t, heard[1] == want, "request %d", i)
+		require.Len(t, heard, 4, "request %d: %.200q", i, heard)
+		require.Equal(t, want, heard[1], "request %d", i)
 	}
 	<-sent
 }
