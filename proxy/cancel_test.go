@@ -57,14 +57,22 @@ func TestCancel_whateverIsUnderWay(t *testing.T) {
 		send []any
 		want []string
 	}{
-		{[]any{query("begin"), query(sleep), query("select 1"), query("rollback")},
-			[]string{"C BEGIN", "Z T", "T pg_sleep,?column?", cancelled, "Z E", "E 25P02 current transaction is aborted, commands ignored until end of transaction block", "Z E", "C ROLLBACK", "Z I"}},
-		{[]any{parse("", sleep), run(""), parse("s", "select 2"), run("s"), closeStatement("s"), syncNow()},
-			[]string{"1", "2", cancelled, "Z I", "1", "2", "D 2", "C SELECT 1", "Z I", "3", "Z I"}},
-		{[]any{parse("", sleep), bind(""), execute(), parse("s", "select 2"), bind("s"), execute(), syncNow(), query("select 3")},
-			[]string{"1", "2", cancelled, "Z I", "T ?column?", "D 3", "C SELECT 1", "Z I"}},
-		{[]any{query("select 1; " + sleep + "; select 2"), query("select 3")},
-			[]string{"T ?column?", "D 1", "C SELECT 1", "T pg_sleep,?column?", cancelled, "Z I", "T ?column?", "D 3", "C SELECT 1", "Z I"}},
+		{
+			[]any{query("begin"), query(sleep), query("select 1"), query("rollback")},
+			[]string{"C BEGIN", "Z T", "T pg_sleep,?column?", cancelled, "Z E", "E 25P02 current transaction is aborted, commands ignored until end of transaction block", "Z E", "C ROLLBACK", "Z I"},
+		},
+		{
+			[]any{parse("", sleep), run(""), parse("s", "select 2"), run("s"), closeStatement("s"), syncNow()},
+			[]string{"1", "2", cancelled, "Z I", "1", "2", "D 2", "C SELECT 1", "Z I", "3", "Z I"},
+		},
+		{
+			[]any{parse("", sleep), bind(""), execute(), parse("s", "select 2"), bind("s"), execute(), syncNow(), query("select 3")},
+			[]string{"1", "2", cancelled, "Z I", "T ?column?", "D 3", "C SELECT 1", "Z I"},
+		},
+		{
+			[]any{query("select 1; " + sleep + "; select 2"), query("select 3")},
+			[]string{"T ?column?", "D 1", "C SELECT 1", "T pg_sleep,?column?", cancelled, "Z I", "T ?column?", "D 3", "C SELECT 1", "Z I"},
+		},
 	} {
 		send := together(step.send...)
 		a.Send(send...)
@@ -248,7 +256,9 @@ func TestCancel_requestThatFailsEndsTheServer(t *testing.T) {
 	one(t, lock, "select pg_advisory_unlock(62)")
 	require.Equal(t, []string{"C BEGIN", "Z T", "T pg_advisory_xact_lock_shared", "D", "C SELECT 1", "Z T"}, a.hear(2))
 	require.Equal(t, []string{"T pg_backend_pid", pid, "C SELECT 1", "Z T", "C COMMIT", "Z I"}, a.say(query("select pg_backend_pid()"), query("commit")))
-	await(t, "its end", func() bool { return w.count("select count(*) from pg_stat_activity where pid = $1::text::int", pid[2:]) == 0 })
+	await(t, "its end", func() bool {
+		return w.count("select count(*) from pg_stat_activity where pid = $1::text::int", pid[2:]) == 0
+	})
 }
 
 // A cancel request goes to the server encrypted as the session's connection is.

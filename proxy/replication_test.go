@@ -125,7 +125,9 @@ func TestReplication_walReceiverFollows(t *testing.T) {
 	require.NoError(t, receiver.Start())
 	ended := started(receiver.Wait)
 	server := watch(t, c)
-	await(t, "the receiver", func() bool { return server.count("select count(*) from pg_stat_replication where state = 'streaming'") == 1 })
+	await(t, "the receiver", func() bool {
+		return server.count("select count(*) from pg_stat_replication where state = 'streaming'") == 1
+	})
 	c.Exec(t, "create table t as select generate_series(1, 100000)")
 	await(t, "all of it has been received", func() bool {
 		return server.count("select count(*) from pg_stat_replication where flush_lsn >= pg_current_wal_lsn()") == 1

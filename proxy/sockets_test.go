@@ -6,6 +6,7 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -92,7 +93,7 @@ func startForHosts(t *testing.T, url string, change func(*proxy.Config)) *testPr
 	t.Helper()
 	upstream, err := pgconn.ParseConfig(url)
 	require.NoError(t, err)
-	return startFor(t, fmt.Sprintf("postgres://postgres@%s:%d/postgres", upstream.Host, upstream.Port), func(config *proxy.Config) {
+	return startFor(t, "postgres://postgres@"+net.JoinHostPort(upstream.Host, strconv.Itoa(int(upstream.Port)))+"/postgres", func(config *proxy.Config) {
 		config.Server.Upstream = upstream
 		if change != nil {
 			change(config)

@@ -218,7 +218,7 @@ func TestSqlx_getsTheSameAnswers(t *testing.T) {
 			database := c.Database(t)
 			p := startFor(t, c.URL(database, pgtest.Superuser), func(config *proxy.Config) { config.Pool.MaxConnections = servers })
 			got := sqlxService(t, p.url())
-			require.Equal(t, len(want), len(got))
+			require.Len(t, got, len(want))
 			for i := range want {
 				require.Equal(t, want[i], got[i], "%s", strings.Join(got[max(0, i-4):i], "\n"))
 			}

@@ -16,7 +16,7 @@ import (
 const programTimeout = 5 * time.Minute
 
 // runProgram runs a program of another language, in the directory of these tests, and returns what it printed.
-func runProgram(t *testing.T, at target, situations []string, env []string, name string, args ...string) []step {
+func runProgram(t *testing.T, at target, situations, env []string, name string, args ...string) []step {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), programTimeout)
 	defer cancel()
