@@ -9,7 +9,7 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test vet lint fmt vuln fuzz bench deps clean rollouts release
+.PHONY: help build run test vet lint fmt vuln fuzz bench regress deps clean rollouts release
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s) each
 
 bench: build ## Compare with PgBouncer and a direct connection; BENCH="-quick" passes flags
 	@go run ./bench $(BENCH)
+
+regress: build ## Run PostgreSQL's own tests through the proxy (half an hour); REGRESS="-mode session" passes flags
+	@go run ./internal/regress $(REGRESS)
 
 deps: ## Get PostgreSQL 15, 17 and 18 and the drivers that are tested, where they can be had
 	@scripts/deps.sh
