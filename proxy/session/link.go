@@ -164,8 +164,10 @@ func (s *Session) part(m manner) {
 	clean := s.virtual() && s.pinned == nil && !s.effects.Has(audited) && !state.Suspicious(s.effects)
 	idle := s.between()
 	untouched, unwanted := !s.is(touched), s.is(unwanted)
+	torn := s.is(touched) && (s.scan.Left() > 0 || s.who.Mode == Replication) // whose messages are not looked at
 	s.noteSequences()
 	l := s.unlink()
+	l.torn = torn
 	s.unpin()
 	s.effects = 0
 	switch {

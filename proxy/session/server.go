@@ -42,6 +42,7 @@ type Server struct {
 	dying     bool  // it has reported that it ends
 	leaving   bool  // it is being closed: Terminate has been written
 	unwanted  bool  // what it still does is to be cancelled
+	torn      bool  // it may have got only a part of a message, of which it would take a Terminate for the rest
 	cancels   int   // cancel requests on their way
 	watched   bool  // the sentinel is looking at it
 	astray    bool  // a cancel request has failed: it may still be on its way
@@ -213,13 +214,21 @@ func (l *Server) retire(reason string) {
 	l.worker.servers.add(l)
 	l.since = l.worker.Loop.Nanos()
 	l.worker.sweeper.start()
-	if l.Write(wire.AppendEmpty(nil, wire.Terminate)) != nil {
+	if l.terminate() != nil {
 		l.finish()
 		return
 	}
 	if l.Unread() {
 		l.worker.Loop.Later((*delivered)(l))
 	}
+}
+
+// terminate tells the server that nothing more comes.
+func (l *Server) terminate() error {
+	if l.torn {
+		return l.CloseWrite()
+	}
+	return l.Write(wire.AppendEmpty(nil, wire.Terminate))
 }
 
 // finish closes the socket of a connection that is being closed.
