@@ -17,8 +17,8 @@ import (
 // patience is how long a test waits for what others are about to do. It is long because machines that run tests are busy.
 const patience = 30 * time.Second
 
-// await waits, in the test's goroutine, until a condition holds.
-func await(t testing.TB, what string, condition func() bool) {
+// await waits, in the test's goroutine, until a condition holds. When it does not, the state of the watched proxies is told.
+func await(t testing.TB, what string, condition func() bool, watched ...*testProxy) {
 	t.Helper()
 	limit, tick := time.NewTimer(patience), time.NewTicker(5*time.Millisecond)
 	defer limit.Stop()
@@ -27,6 +27,10 @@ func await(t testing.TB, what string, condition func() bool) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
+			for _, p := range watched {
+				s := p.Snapshot()
+				t.Logf("clients %+v, pools %+v, pinned %v", s.Clients, s.Pools, s.Pinned)
+			}
 			t.Fatalf("not seen within %v: %s", patience, what)
 		}
 	}

@@ -63,7 +63,7 @@ type drawer struct {
 	client  int
 	serial  int
 	texts   map[string]text // by the name of the statement
-	portals map[string]text
+	portals map[string]text // that were bound since the latest end of a transaction that there may have been
 	parts   []part
 	rng     *rand.Rand
 }
@@ -91,6 +91,10 @@ func (d *drawer) step(rng *rand.Rand) []part {
 		d.message()
 	}
 	d.send(&pgproto3.CopyFail{Message: "end"})
+	if d.chance(4) {
+		d.send(&pgproto3.Sync{})
+		d.send(&pgproto3.Query{String: "rollback"})
+	}
 	d.send(&pgproto3.Sync{})
 	for range marks {
 		d.send(&pgproto3.Close{ObjectType: 'P', Name: "none"})
@@ -99,7 +103,13 @@ func (d *drawer) step(rng *rand.Rand) []part {
 	return d.parts
 }
 
-func (d *drawer) send(m pgproto3.Message) { d.add(sent{Message: m}) }
+func (d *drawer) send(m pgproto3.Message) {
+	switch m.(type) {
+	case *pgproto3.Sync, *pgproto3.Query, *pgproto3.FunctionCall:
+		clear(d.portals)
+	}
+	d.add(sent{Message: m})
+}
 
 func (d *drawer) add(m sent) {
 	last := &d.parts[len(d.parts)-1]
@@ -148,8 +158,10 @@ func (d *drawer) message() {
 	case n < 46:
 		name := d.statementName()
 		d.bind(d.portalName(), name, d.texts[name])
-	case n < 56:
+	case n < 54:
 		d.execute(d.portalName())
+	case n < 56:
+		d.suspend()
 	case n < 61:
 		d.send(&pgproto3.Describe{ObjectType: 'S', Name: d.statementName()})
 	case n < 64:
@@ -166,9 +178,6 @@ func (d *drawer) message() {
 		d.send(&pgproto3.Flush{})
 	case n < 93:
 		t := d.text()
-		if d.chance(30) { // not as a portal: PostgreSQL crashes when one with DISCARD ALL is executed a second time
-			t = text{sql: "discard all"}
-		}
 		d.send(&pgproto3.Query{String: t.sql})
 		d.copyData(t.copies)
 	case n < 95:
@@ -201,12 +210,34 @@ func (d *drawer) bind(portal, name string, t text) {
 	d.portals[portal] = t
 }
 
+// execute executes a portal that was bound since the latest Sync, or none that exists: PostgreSQL (15 to 18) crashes when one
+// is executed that is left from before its transaction has failed.
 func (d *drawer) execute(portal string) {
+	if _, ok := d.portals[portal]; !ok {
+		portal = "none"
+	}
 	d.send(&pgproto3.Execute{Portal: portal, MaxRows: pick[uint32](d, 0, 0, 0, 1, 2)})
 	if d.chance(8) && d.portals[portal].copies > 0 {
 		d.send(&pgproto3.Sync{}) // as a client does that does not know what it executes
 	}
 	d.copyData(d.portals[portal].copies)
+}
+
+// suspend executes a portal bit by bit, with Syncs between. Its name is its own.
+func (d *drawer) suspend() {
+	d.serial++
+	portal := fmt.Sprint("suspended", d.serial)
+	if d.chance(2) {
+		d.send(&pgproto3.Query{String: "begin"})
+	}
+	d.statement("", text{sql: fmt.Sprintf("select g, 'c%d' from generate_series(1, 5) g", d.client)})
+	d.bind(portal, "", text{})
+	for range 1 + d.rng.IntN(3) {
+		d.send(&pgproto3.Execute{Portal: portal, MaxRows: 2})
+		if d.chance(3) {
+			d.send(&pgproto3.Sync{})
+		}
+	}
 }
 
 // copyData draws the data of copies that have perhaps begun.
@@ -301,6 +332,7 @@ func (d *drawer) text() text {
 		text{sql: "declare cur cursor for select g from generate_series(1, 5) g"},
 		text{sql: "fetch 2 from cur"}, text{sql: "close cur"},
 		text{sql: "deallocate s1"}, text{sql: "deallocate s2"}, text{sql: "deallocate all"}, text{sql: "deallocate nosuch"},
+		text{sql: "discard all"},
 		text{sql: "do $$begin raise notice 'heard'; end$$"},
 	)
 }

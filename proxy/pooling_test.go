@@ -127,7 +127,7 @@ func TestPool_boundHoldsWhileHundredClientsComeAndGo(t *testing.T) {
 			var clients sync.WaitGroup
 			for range 100 {
 				clients.Go(func() {
-					for range 6 {
+					for range 4 {
 						misbehave(ctx, t, p.url(), rand.IntN(6))
 					}
 				})
@@ -145,7 +145,7 @@ func TestPool_boundHoldsWhileHundredClientsComeAndGo(t *testing.T) {
 			await(t, "nobody holds a server any more", func() bool {
 				s := p.Snapshot()
 				return s.Clients.All() == 0 && len(s.Pinned) == 0 && (len(s.Pools) == 0 || s.Pools[0].Active+s.Pools[0].Closing == 0)
-			})
+			}, p)
 			require.Equal(t, "1", one(t, pgtest.Connect(t, p.url()), "select 1"))
 		})
 	}

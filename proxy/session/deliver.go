@@ -74,8 +74,9 @@ func (s *Session) replies(l *Server, buf []byte) {
 		at = end
 	}
 	l.Keep(buf[at:])
+	out := e.result(at)
 	w.toClient = keepBuffer(e.out)
-	s.tell(e.result(at))
+	s.tell(out)
 	switch {
 	case errors.Is(fault, errRefused):
 		s.ownRequestFailed()

@@ -128,10 +128,10 @@ func (s *Session) requests(buf []byte) bool {
 	if step == later || step == more {
 		s.scan.Unread()
 	}
+	out := e.result(at)
 	w.toServer = keepBuffer(e.out)
 	local := w.local
 	w.local = keepBuffer(w.local)
-	out := e.result(at)
 	s.conn.Keep(buf[at:])
 	s.tell(local)
 	if len(out) > 0 && s.link != nil {

@@ -131,9 +131,22 @@ func (t *timedOut) Run()  { (*Session)(t).timeOut() }
 type cancellation struct {
 	session *Session
 	done    func()
+	looked  bool // what the client has sent before the request has been read
 }
 
-func (c *cancellation) Run() { c.session.cancelQuery(c.done) }
+func (c *cancellation) Run() {
+	if s := c.session; !c.looked && s.quiet() {
+		c.looked = true
+		s.worker.Loop.Later(c) // which is after a look at the connections
+		return
+	}
+	c.session.cancelQuery(c.done)
+}
+
+// quiet tells whether the client has asked for nothing, as far as has been read.
+func (s *Session) quiet() bool {
+	return s.phase == active && !s.waiter.Waiting() && (s.link == nil || s.link.Replies.Empty())
+}
 
 // CancelRequested implements cancel.Target.
 func (s *Session) CancelRequested(done func()) {
