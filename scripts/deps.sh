@@ -134,6 +134,22 @@ java_driver() {
     fi
 }
 
+# packaged NAME PACKAGES COMMAND... finds a driver that comes as Debian's packages by a command that succeeds where it is installed.
+packaged() {
+    local name=$1 packages=$2
+    shift 2
+    if ! "$@" >/dev/null 2>&1; then
+        working "$name" "installing Debian's packages"
+        # shellcheck disable=SC2086 # A list of packages.
+        apt_install $packages || true
+    fi
+    if "$@" >/dev/null 2>&1; then
+        found "$name" "$packages"
+    else
+        missing "$name" "install Debian's $packages"
+    fi
+}
+
 node_drivers() {
     if ! has_npm; then
         missing "Node.js drivers" "install Node.js with npm"
@@ -174,6 +190,10 @@ all)
     python_drivers
     java_driver
     node_drivers
+    packaged "Python ORMs" "python3-sqlalchemy python3-django" /usr/bin/python3 -c 'import sqlalchemy, django'
+    packaged "Ruby drivers" "ruby-pg ruby-activerecord" ruby -e 'require "pg"; require "active_record"'
+    packaged "Perl driver" "libdbd-pg-perl" perl -MDBD::Pg -e1
+    packaged "PHP drivers" "php-cli php-pgsql" php -r 'exit(extension_loaded("pgsql") && extension_loaded("pdo_pgsql") ? 0 : 1);'
     ;;
 *)
     sed -n '2,10s/^# \{0,1\}//p' "$0" >&2

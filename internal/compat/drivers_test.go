@@ -3,7 +3,7 @@ package compat_test
 import "slices"
 
 func drivers() []driver {
-	return slices.Concat(pgxDrivers(), sqlDrivers(), pythonDrivers(), jsDrivers(), javaDrivers())
+	return slices.Concat(pgxDrivers(), sqlDrivers(), pythonDrivers(), jsDrivers(), javaDrivers(), otherDrivers(), []driver{psqlDriver()})
 }
 
 // oldColumns concerns drivers that read rows by the columns that were described when they prepared the statement.
