@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,7 +72,7 @@ func TestGarbage_thatIsNoMessage_endsTheSessionAndNoOther(t *testing.T) {
 	} {
 		for _, before := range [][]byte{nil, message('Q', "begin\x00"), message('P', "\x00select 1\x00\x00\x00")} {
 			client := p.loggedIn(t)
-			client.SendBytes(append(before[:len(before):len(before)], bytes...))
+			client.SendBytes(append(slices.Clip(before), bytes...))
 			codes := end(t, client)
 			require.Equal(t, "08P01", codes[len(codes)-1], name)
 			undisturbed(t, p, other, name)
@@ -113,7 +114,7 @@ func TestGarbage_withinMessages_isAnsweredAsTheServerAnswersIt(t *testing.T) {
 				direct, client := pgtest.Dial(t, c.Addr()), p.loggedIn(t)
 				direct.Login("postgres", pgtest.Superuser)
 				for _, both := range []*pgtest.Client{direct, client} {
-					both.SendBytes(append(append(bytes[:len(bytes):len(bytes)], message('S', "")...), message('Q', "select 'still there'\x00")...))
+					both.SendBytes(append(append(slices.Clip(bytes), message('S', "")...), message('Q', "select 'still there'\x00")...))
 				}
 				want := upTo(direct, "still there")
 				require.Equal(t, want, upTo(client, "still there"), name)

@@ -30,29 +30,38 @@ func otherDrivers() []driver {
 	all := []packaged{
 		{
 			"ruby-pg", slices.Concat(librarySituations, []string{"pipeline", "deferred constraint", "several results", "many rows"}),
-			"ruby-pg", []string{"ruby", "-e", `require "pg"`}, []string{"ruby", "ruby/with_pg.rb"},
+			"ruby-pg",
+			[]string{"ruby", "-e", `require "pg"`},
+			[]string{"ruby", "ruby/with_pg.rb"},
 		},
 		{
 			"DBD::Pg", librarySituations,
-			"libdbd-pg-perl", []string{"perl", "-MDBD::Pg", "-e1"}, []string{"perl", "perl/with_dbdpg.pl"},
+			"libdbd-pg-perl",
+			[]string{"perl", "-MDBD::Pg", "-e1"},
+			[]string{"perl", "perl/with_dbdpg.pl"},
 		},
 		{
 			"PHP", slices.Concat(librarySituations, []string{"cursor"}),
-			"php-cli and php-pgsql", []string{"php", "-r", `exit(extension_loaded("pgsql") && extension_loaded("pdo_pgsql") ? 0 : 1);`},
+			"php-cli and php-pgsql",
+			[]string{"php", "-r", `exit(extension_loaded("pgsql") && extension_loaded("pdo_pgsql") ? 0 : 1);`},
 			[]string{"php", "php/with_pdo.php"},
 		},
 		{
 			"ActiveRecord", slices.Concat(mapperSituations, []string{"prepared", "reset", "schema change"}),
-			"ruby-activerecord and ruby-pg", []string{"ruby", "-e", `require "active_record"; require "pg"`}, []string{"ruby", "ruby/with_activerecord.rb"},
+			"ruby-activerecord and ruby-pg",
+			[]string{"ruby", "-e", `require "active_record"; require "pg"`},
+			[]string{"ruby", "ruby/with_activerecord.rb"},
 		},
 		{
 			"SQLAlchemy", slices.Concat(mapperSituations, []string{"read only"}),
-			"python3-sqlalchemy and python3-psycopg2", []string{debianPython, "-c", "import sqlalchemy, psycopg2"},
+			"python3-sqlalchemy and python3-psycopg2",
+			[]string{debianPython, "-c", "import sqlalchemy, psycopg2"},
 			[]string{debianPython, "-B", "-W", "ignore", "python/with_sqlalchemy.py"},
 		},
 		{
 			"Django", slices.Concat(mapperSituations, []string{"reset"}),
-			"python3-django and python3-psycopg2", []string{debianPython, "-c", "import django, psycopg2"},
+			"python3-django and python3-psycopg2",
+			[]string{debianPython, "-c", "import django, psycopg2"},
 			[]string{debianPython, "-B", "python/with_django.py"},
 		},
 	}
