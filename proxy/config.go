@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"cmp"
+
 	"pgsidecar/proxy/auth"
 	"pgsidecar/proxy/login"
 	"pgsidecar/proxy/pool"
@@ -20,7 +22,7 @@ type Config struct {
 	Login login.Config     // its TLS and Auth are set by the proxy
 
 	Server  server.Config
-	Pool    pool.Config // its Loops are set by the proxy
+	Pool    pool.Config // its Loops, Databases and Users are set by the proxy
 	Mode    session.Mode
 	Session session.Config
 
@@ -39,10 +41,35 @@ type Database struct {
 	User       string        // at the server, for everyone; "": the client's own
 	Mode       *session.Mode // nil: Config.Mode
 	MaxClients int           // 0: Config.MaxClientsPerDatabase
+
+	// MaxConnections bounds the connections to the database at the server, whatever name clients ask for. Of several
+	// aliases of one database the lowest counts. 0: Pool.MaxPerDatabase.
+	MaxConnections int
 }
 
 // User is what is special about one user.
 type User struct {
 	Mode       *session.Mode // nil: that of the database
 	MaxClients int           // 0: Config.MaxClientsPerUser
+
+	// MaxConnections bounds the connections of the user of that name at the server, which need not be the one that its
+	// clients log in with. 0: Pool.MaxPerUser.
+	MaxConnections int
+}
+
+// connectionLimits returns the pool's limits of single databases and users.
+func (c *Config) connectionLimits() (databases, users map[string]int) {
+	databases, users = make(map[string]int), make(map[string]int)
+	for alias, d := range c.Databases {
+		name := cmp.Or(d.Name, alias)
+		if before := databases[name]; d.MaxConnections > 0 && (before == 0 || d.MaxConnections < before) {
+			databases[name] = d.MaxConnections
+		}
+	}
+	for name, u := range c.Users {
+		if u.MaxConnections > 0 {
+			users[name] = u.MaxConnections
+		}
+	}
+	return databases, users
 }

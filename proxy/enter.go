@@ -128,13 +128,11 @@ func (p *Proxy) place(set *setting, client *login.Client) (*session.Client, plac
 		who.Mode = *m
 	}
 	who.Pool = p.target.Pool(database, user)
+	who.Login = privateLogin(client, database, user)
 	switch {
 	case client.Replication != "":
 		who.Mode = session.Replication
-		who.Login = privateLogin(client, database, user)
-	case who.Mode == session.WholeSession:
-		who.Login = privateLogin(client, database, user)
-	default:
+	case who.Mode != session.WholeSession:
 		for _, parameter := range client.Settings() {
 			who.Settings = append(who.Settings, state.Setting(parameter))
 		}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
@@ -169,6 +170,55 @@ func TestLimits_serverConnectionsAreExactForTargetDatabaseAndUser(t *testing.T) 
 	require.Equal(t, [5]int{4, 3, 1, 2, 2}, counts())
 	require.Equal(t, "57014", pgError(t, hold(two, "postgres")).Code, "the target has four")
 	require.Equal(t, 0, server.count("select count(*) from pg_stat_activity where usename = 'postgres' and datname = $1", two))
+}
+
+// Limits of single databases and users count what PostgreSQL sees, whatever names clients use for it.
+func TestLimits_ofSingleDatabasesAndUsersGoBeforeTheGeneralOnes(t *testing.T) {
+	c := pgtest.Shared(t, 0)
+	a, b := c.Role(t), c.Role(t)
+	one, two := c.Database(t), c.Database(t)
+	r := startReloadable(t, c, func(config *proxy.Config) {
+		config.Auth.Unknown = auth.AsIs
+		config.Pool.MaxConnections, config.Pool.MaxPerDatabase, config.Pool.MaxPerUser = 8, 1, 3
+		config.Session.AcquireTimeout = patient
+		config.Databases = map[string]proxy.Database{
+			one: {MaxConnections: 3}, "alias": {Name: one, MaxConnections: 2}, "everyone": {Name: one, User: b},
+		}
+		config.Users = map[string]proxy.User{a: {MaxConnections: 1}}
+	})
+	var held []*pgx.Conn
+	hold := func(database, user string) error {
+		conn, err := pgtest.TryConnect(t, r.as(t, database, user))
+		if err != nil {
+			return err
+		}
+		held = append(held, conn)
+		_, err = try(conn, "begin")
+		return err
+	}
+	server := watch(t, c)
+	inOne := func() int { return server.count("select count(*) from pg_stat_activity where datname = $1", one) }
+
+	require.NoError(t, hold("everyone", a))
+	require.NoError(t, hold("alias", a), "the other one is b's at the server")
+	require.Equal(t, "57014", pgError(t, hold(two, a)).Code, "the user may have one")
+	require.Equal(t, "57014", pgError(t, hold(one, b)).Code, "of several limits of one database the lowest counts")
+	require.Equal(t, 2, inOne())
+	require.NoError(t, hold(two, b))
+	require.Equal(t, "57014", pgError(t, hold(two, b)).Code, "others have the general limit")
+
+	r.reload(t, func(config *proxy.Config) {
+		config.Databases, config.Users = map[string]proxy.Database{one: {MaxConnections: 3}}, nil
+	})
+	require.NoError(t, hold(one, a), "it is in force at once")
+	require.Equal(t, "57014", pgError(t, hold(one, a)).Code)
+	require.Equal(t, 3, inOne())
+	r.reload(t, func(config *proxy.Config) { config.Databases = map[string]proxy.Database{one: {MaxConnections: 1}} })
+	require.Equal(t, 3, inOne(), "transactions go on")
+	for _, conn := range held {
+		_, _ = try(conn, "commit") // Most of them are in no block.
+	}
+	await(t, "what is above the limit is closed", func() bool { return inOne() == 1 })
 }
 
 func TestAcquireTimeout_isAnErrorAndNotTheEnd(t *testing.T) {

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 
 	"pgsidecar/internal/pgtest"
 	"pgsidecar/proxy"
+	"pgsidecar/proxy/stats"
 )
 
 // statuses are the ParameterStatus messages of a login, in the order of their names.
@@ -211,6 +213,36 @@ func TestParameters_thatAreNoneAreRefusedAsTheServerRefusesThem(t *testing.T) {
 			require.Contains(t, e.Message, `unsupported switch in startup parameter "options"`)
 			require.Contains(t, e.Hint, "-c name=value")
 		}
+	})
+}
+
+// What can be set only when a connection begins cannot be lent from client to client: its client has a server of its own.
+func TestParameters_ofTheStartAlone_giveTheClientAServerOfItsOwn(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		p := start(t, c, func(config *proxy.Config) {
+			config.Pool.MaxConnections, config.Session.AcquireTimeout = 2, patient
+		})
+		const show = "select current_setting('ignore_system_indexes') || current_setting('work_mem')"
+		other := pgtest.Connect(t, p.url())
+		own := pgtest.Connect(t, p.url("options", "-c ignore_system_indexes=on -c work_mem=5MB"))
+		pid := strconv.Itoa(int(own.PgConn().PID()))
+		for range 3 {
+			require.Equal(t, "off4MB", one(t, other, show))
+			require.Equal(t, "on5MB", one(t, own, show))
+			require.Equal(t, pid, pidOf(t, own))
+			require.NotEqual(t, pid, pidOf(t, other))
+		}
+		require.Equal(t, []stats.Count{{Label: "parameter of the connection's start", Count: 1}}, p.Snapshot().Pinned)
+		// There is none left for another one: it is told so, and nothing of it stays.
+		one(t, other, "begin")
+		require.Equal(t, "57014", loginError(t, p.url("ignore_system_indexes", "on")).Code)
+		one(t, other, "commit")
+		require.NoError(t, own.Close(t.Context()))
+		await(t, "its server is closed and nothing pins", func() bool {
+			s := p.Snapshot()
+			return len(s.Pinned) == 0 && s.Clients.All() == 1 && s.Pools[0].Idle+s.Pools[0].Active+s.Pools[0].Closing == 1
+		}, p)
+		require.Equal(t, "off4MB", one(t, other, show))
 	})
 }
 

@@ -104,6 +104,7 @@ func (p *Proxy) poolConfig() pool.Config {
 	config := p.setting.Load().config
 	c := config.Pool
 	c.Loops = config.Loops
+	c.Databases, c.Users = config.connectionLimits()
 	c.Now = loop.Nanos
 	if p.Phase() >= stats.Noticed {
 		c.MinConnections = 0

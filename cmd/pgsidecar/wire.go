@@ -63,10 +63,12 @@ func wire(c config.Config, log *slog.Logger) (proxy.Config, error) {
 		LogConnections: c.Log.Connections,
 	}
 	for name, d := range c.Databases {
-		wired.Databases[name] = proxy.Database{Name: d.DBName, User: d.User, Mode: ownMode(d.PoolMode), MaxClients: d.MaxClients}
+		wired.Databases[name] = proxy.Database{
+			Name: d.DBName, User: d.User, Mode: ownMode(d.PoolMode), MaxClients: d.MaxClients, MaxConnections: d.MaxConnections,
+		}
 	}
 	for name, u := range c.Users {
-		wired.Users[name] = proxy.User{Mode: ownMode(u.PoolMode), MaxClients: u.MaxClients}
+		wired.Users[name] = proxy.User{Mode: ownMode(u.PoolMode), MaxClients: u.MaxClients, MaxConnections: u.MaxConnections}
 	}
 	return wired, nil
 }

@@ -67,15 +67,19 @@ func TestWire_keepalive_isTheWholeTime(t *testing.T) {
 }
 
 func TestWire_defaults_areTheProxysWords(t *testing.T) {
-	w := wired(t, databaseURL, "PGSIDECAR_DATABASES={a: {dbname: b, user: c, pool_mode: statement, max_clients: 3}, d: {}}")
+	w := wired(t, databaseURL, "PGSIDECAR_DATABASES={a: {dbname: b, user: c, pool_mode: statement, max_clients: 3, max_connections: 4}, d: {}}",
+		"PGSIDECAR_USERS={e: {pool_mode: session, max_clients: 5, max_connections: 6}}")
 	require.Equal(t, auth.Trust, w.Auth.Method)
 	require.Equal(t, auth.Reject, w.Auth.Unknown)
 	require.Equal(t, "app", w.Auth.Upstream.User)
 	require.Equal(t, "secret", w.Auth.Upstream.Password)
 	require.Equal(t, session.Transaction, w.Mode)
 	require.Nil(t, w.TLS)
-	statement := session.Statement
-	require.Equal(t, map[string]proxy.Database{"a": {Name: "b", User: "c", Mode: &statement, MaxClients: 3}, "d": {}}, w.Databases)
+	statement, whole := session.Statement, session.WholeSession
+	require.Equal(t, map[string]proxy.Database{
+		"a": {Name: "b", User: "c", Mode: &statement, MaxClients: 3, MaxConnections: 4}, "d": {},
+	}, w.Databases)
+	require.Equal(t, map[string]proxy.User{"e": {Mode: &whole, MaxClients: 5, MaxConnections: 6}}, w.Users)
 	for _, m := range []config.AuthMethod{config.AuthTrust, config.AuthPassword, config.AuthMD5, config.AuthSCRAM} {
 		require.Contains(t, []auth.Method{auth.Trust, auth.Password, auth.MD5, auth.SCRAM}, auth.Method(m))
 	}

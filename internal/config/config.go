@@ -109,16 +109,18 @@ type ClientTLS struct {
 
 // Database is an alias, or a setting for one database.
 type Database struct {
-	DBName     string // "" is the alias's own name.
-	User       string // The user at the server for everyone who asks for this alias; "" is the client's own.
-	PoolMode   PoolMode
-	MaxClients int
+	DBName         string // "" is the alias's own name.
+	User           string // The user at the server for everyone who asks for this alias; "" is the client's own.
+	PoolMode       PoolMode
+	MaxClients     int
+	MaxConnections int
 }
 
 // User is a setting for one user.
 type User struct {
-	PoolMode   PoolMode
-	MaxClients int
+	PoolMode       PoolMode
+	MaxClients     int
+	MaxConnections int
 }
 
 // Drain is how the end goes, and how long it may take.

@@ -215,6 +215,10 @@ func (d *Database) options() []option {
 			key: "max_clients", value: number(&d.MaxClients, 0, maxClients), alias: "max_db_client_connections",
 			doc: "In place of client.max_clients_per_database.",
 		},
+		{
+			key: "max_connections", value: number(&d.MaxConnections, 0, maxServers), alias: "max_db_connections",
+			doc: "In place of pool.max_connections_per_database; of several names for one database, the lowest.",
+		},
 	}
 }
 
@@ -225,6 +229,10 @@ func (u *User) options() []option {
 		{
 			key: "max_clients", value: number(&u.MaxClients, 0, maxClients), alias: "max_user_client_connections",
 			doc: "In place of client.max_clients_per_user.",
+		},
+		{
+			key: "max_connections", value: number(&u.MaxConnections, 0, maxServers), alias: "max_user_connections",
+			doc: "In place of pool.max_connections_per_user, for the user of that name at the server.",
 		},
 	}
 }

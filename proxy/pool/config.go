@@ -12,6 +12,11 @@ type Config struct {
 	MaxConnections int // all connections of the target, whatever they are doing. Default 20.
 	MaxPerDatabase int // the same for one database. Default: no limit.
 	MaxPerUser     int // the same for one user. Default: no limit.
+
+	// Databases and Users are limits of single ones, by their names at the server, in place of the two above. Numbers that
+	// are not positive are passed over. Whoever passes a map does not change it any more.
+	Databases, Users map[string]int
+
 	MinConnections int // kept open for each pool that has once had a connection, as far as there is room. Default 0.
 
 	IdleTimeout time.Duration // an unused connection above MinConnections is closed after this. Default 10 minutes.
@@ -51,6 +56,12 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// perDatabase is the limit of one database; 0: none.
+func (c Config) perDatabase(name string) int { return positive(c.Databases[name], c.MaxPerDatabase) }
+
+// perUser is the limit of one user; 0: none.
+func (c Config) perUser(name string) int { return positive(c.Users[name], c.MaxPerUser) }
 
 // positive answers value, or the default for what is not a positive number.
 func positive[T int | time.Duration](value, otherwise T) T {

@@ -57,6 +57,7 @@ func (k *walk) config() Config {
 		Loops: k.loopsN, MaxConnections: 1 + k.rnd.IntN(6), MaxPerDatabase: k.rnd.IntN(4), MaxPerUser: k.rnd.IntN(4),
 		MinConnections: k.rnd.IntN(2), DialParallel: k.rnd.IntN(4), IdleTimeout: time.Duration(k.rnd.IntN(20)) * time.Second,
 		MaxLifetime: time.Duration(k.rnd.IntN(60)) * time.Second, Hold: time.Duration(k.rnd.IntN(4)-1) * time.Second,
+		Databases: map[string]int{"a": k.rnd.IntN(4)}, Users: map[string]int{"u": k.rnd.IntN(4)},
 	}
 }
 

@@ -56,7 +56,7 @@ type Stats struct {
 	Waiting    int           // sessions without a connection; those on whose behalf a private dial is in flight are not counted
 	OldestWait time.Duration // of those; 0 when there are none
 
-	MaxConnections, MaxPerDatabase, MaxPerUser int // the limits in force; the latter two are 0 when there is none
+	MaxConnections, MaxPerDatabase, MaxPerUser int // the limits in force, for a target those in general; the latter two are 0 when there is none
 
 	Opened     uint64            // dials that succeeded
 	DialErrors uint64            // dials that failed or were cancelled
@@ -87,6 +87,7 @@ func (p *Pool) Stats() Stats {
 	s := Stats{Database: p.database, User: p.user}
 	p.observe(&s, t.now())
 	t.complete(&s, &p.totals)
+	s.MaxPerDatabase, s.MaxPerUser = p.bounds[1].max, p.bounds[2].max
 	return s
 }
 

@@ -80,11 +80,11 @@ func (t *Target) Reconfigure(c Config) {
 	c.Loops, c.Now = t.config.Loops, t.config.Now
 	t.config = c.withDefaults()
 	t.all.max = t.config.MaxConnections
-	for _, b := range t.databases {
-		b.max = t.config.MaxPerDatabase
+	for name, b := range t.databases {
+		b.max = t.config.perDatabase(name)
 	}
-	for _, b := range t.users {
-		b.max = t.config.MaxPerUser
+	for name, b := range t.users {
+		b.max = t.config.perUser(name)
 	}
 	for t.trim() {
 	}
@@ -184,8 +184,8 @@ func (t *Target) pool(database, user string) *Pool {
 		target: t, database: database, user: user, idle: make([]idleRing, t.config.Loops),
 		bounds: [3]*bound{
 			&t.all,
-			share(t.databases, database, t.config.MaxPerDatabase),
-			share(t.users, user, t.config.MaxPerUser),
+			share(t.databases, database, t.config.perDatabase(database)),
+			share(t.users, user, t.config.perUser(user)),
 		},
 	}
 	t.pools[key] = p

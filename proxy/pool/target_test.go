@@ -137,6 +137,38 @@ func TestReconfigure_lowerDatabaseLimit_closesThereOnly(t *testing.T) {
 	})
 }
 
+func TestReconfigure_limitOfOneDatabaseOrUser_goesBeforeTheGeneralOne(t *testing.T) {
+	general := Config{MaxPerDatabase: 2, MaxPerUser: 4}
+	own := general
+	own.Databases, own.Users = map[string]int{"a": 3, "b": 0}, map[string]int{"v": 1}
+	inWorld(t, own, func(t *testing.T, w *world) {
+		a, b, v := w.target.Pool("a", "u"), w.target.Pool("b", "u"), w.target.Pool("c", "v")
+		counts := func() [3]int { return [3]int{a.Stats().Idle, b.Stats().Idle, v.Stats().Idle} }
+		limits := func(p *Pool) [2]int { return [2]int{p.Stats().MaxPerDatabase, p.Stats().MaxPerUser} }
+		w.idle(a, 3)
+		w.idle(v, 1)
+		blocked := w.session(9, 0)
+		held := w.fill(v, 1)[0]
+		blocked.acquire(v)
+		w.settle()
+		require.Nil(t, blocked.conn)
+		held.release()
+		w.settle()
+		blocked.release()
+		require.Equal(t, [3]int{3, 0, 1}, counts())
+		require.Equal(t, [2]int{3, 4}, limits(a))
+		require.Equal(t, [2]int{2, 4}, limits(b), "0 says nothing")
+		require.Equal(t, [2]int{2, 1}, limits(v))
+
+		w.target.Reconfigure(general)
+		w.settle()
+		require.Equal(t, [3]int{2, 0, 1}, counts())
+		w.target.Reconfigure(own)
+		w.idle(a, 3)
+		require.Equal(t, [3]int{3, 0, 1}, counts())
+	})
+}
+
 func TestReconfigure_dialInFlightAboveTheLimit_isDiscarded(t *testing.T) {
 	inWorld(t, Config{MaxConnections: 2}, func(t *testing.T, w *world) {
 		p := w.target.Pool("db", "user")

@@ -93,6 +93,18 @@ func (s *Session) opened() {
 	s.send(e.result(0))
 }
 
+// startOnly is what a server answers to the SET of a parameter that cannot change after the start of a connection.
+const startOnly = "55P02"
+
+// openOwn goes on with a login whose settings no server of the pool can be given: it gets one of its own, as in session mode.
+func (s *Session) openOwn(why string) {
+	own := *s.who
+	own.Mode, own.Settings = WholeSession, nil
+	s.who, s.startup, s.settings = &own, nil, nil
+	s.pin(pinStartup, why, endless)
+	s.open()
+}
+
 // introduce sends the welcome of a client whose settings the linked server has, and lets the server go. The first time
 // that somebody comes with these settings, the server is asked how it spells them, so that equal settings are one set
 // whoever has made them.
@@ -125,6 +137,7 @@ func (s *Session) welcome(parameters []byte, pid uint32) {
 	}
 	s.key = key
 	s.phase = active
+	s.who.Login = nil // idle clients are to cost little
 	b := wire.AppendKey(slices.Concat(w.local[:0], parameters), key.PID(), key.Secret())
 	b = wire.AppendReadyForQuery(b, wire.Idle)
 	w.local = keepBuffer(b)

@@ -123,7 +123,11 @@ func (s *Session) ownRequestFailed() {
 		s.settle()
 		return
 	}
-	s.worker.log().Warn("server refused the client's settings", attrs...)
 	s.unlink().retire("settings refused")
+	if s.phase == opening && answer.Code == startOnly {
+		s.openOwn(answer.Message)
+		return
+	}
+	s.worker.log().Warn("server refused the client's settings", attrs...)
 	s.fatal(answer)
 }

@@ -21,6 +21,7 @@ type pin struct {
 const (
 	pinLargeStatement = "large statement"
 	pinUnknown        = "unknown state"
+	pinStartup        = "parameter of the connection's start"
 	pinSequence       = "currval() or lastval()"
 	pinEndless        = "LOAD, setseed() or a function with lasting effects"
 )

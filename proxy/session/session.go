@@ -34,7 +34,8 @@ type Client struct {
 	// Settings are the startup parameters that become settings (modes Transaction and Statement).
 	Settings []state.Setting
 
-	// Login is how to log in to a server of the session's own (modes WholeSession and Replication).
+	// Login is how to log in to a server of the session's own: in modes WholeSession and Replication, and in the others
+	// where Settings can only be made when a connection begins. It is there until the client has been welcomed.
 	Login *server.Login
 }
 
@@ -302,6 +303,7 @@ func (s *Session) end() {
 	w := s.worker
 	w.Loop.Disarm(&s.timer)
 	s.unlistenEverything()
+	s.unpin() // if it has not got a server yet
 	s.phase = ended
 	w.shared.Keys.Remove(s.key)
 	w.sessions.remove(s)
