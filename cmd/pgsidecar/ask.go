@@ -145,27 +145,51 @@ func status(ctx context.Context, in invocation, connect func(invocation) (*clien
 	if err != nil {
 		return err
 	}
-	code, body, err := c.ask(ctx, http.MethodGet, "/status")
-	if err != nil {
-		return err
-	}
-	if code != http.StatusOK {
-		return refused(code, body)
-	}
 	if asJSON {
-		_, err := in.stdout.Write(body)
+		body, err := c.readStatus(ctx)
 		if err != nil {
+			return err
+		}
+		if _, err := in.stdout.Write(body); err != nil {
 			return fmt.Errorf("print status: %w", err)
 		}
 		return nil
 	}
-	var s admin.Status
-	if err := json.Unmarshal(body, &s); err != nil {
-		return fmt.Errorf("read status of the proxy on %s: %w; is something else listening there?", c.address, err)
+	s, err := c.Status(ctx)
+	if err != nil {
+		return err
 	}
 	printStatus(in.stdout, &s)
 	return nil
 }
+
+// readStatus asks for the status and returns it as JSON.
+func (c *client) readStatus(ctx context.Context) ([]byte, error) {
+	code, body, err := c.ask(ctx, http.MethodGet, "/status")
+	if err != nil {
+		return nil, err
+	}
+	if code != http.StatusOK {
+		return nil, refused(code, body)
+	}
+	return body, nil
+}
+
+// Status implements verify.Proxy.
+func (c *client) Status(ctx context.Context) (admin.Status, error) {
+	var s admin.Status
+	body, err := c.readStatus(ctx)
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(body, &s); err != nil {
+		return s, fmt.Errorf("read status of the proxy on %s: %w; is something else listening there?", c.address, err)
+	}
+	return s, nil
+}
+
+// Address implements verify.Proxy.
+func (c *client) Address() string { return c.address }
 
 // printStatus shows a status to people.
 func printStatus(w io.Writer, s *admin.Status) {

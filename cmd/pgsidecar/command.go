@@ -18,6 +18,7 @@ const (
 	exitOK      = 0 // Done, or ended as asked.
 	exitFailure = 1 // It was tried and failed.
 	exitUsage   = 2 // The command line or the configuration is wrong: trying again will not help.
+	exitUnsure  = 3 // Of verify: nothing failed, but something could not be checked.
 )
 
 // invocation is what the program gets from the operating system. Tests give it their own.
@@ -37,7 +38,7 @@ type command struct {
 
 // commands returns all subcommands in the order of the help.
 func commands() []command {
-	return []command{runCommand(), checkCommand(), statusCommand(), healthCommand(), drainCommand(), versionCommand()}
+	return []command{runCommand(), checkCommand(), statusCommand(), healthCommand(), drainCommand(), verifyCommand(), versionCommand()}
 }
 
 // usageError is a mistake on the command line.
@@ -65,6 +66,9 @@ func run(ctx context.Context, in invocation) int {
 	var faulty *configError
 	if errors.As(err, &usage) || errors.As(err, &faulty) {
 		return exitUsage
+	}
+	if _, unsure := errors.AsType[*unsureError](err); unsure {
+		return exitUnsure
 	}
 	return exitFailure
 }

@@ -20,6 +20,7 @@ import (
 type (
 	serving interface {
 		Listen(ctx context.Context) error
+		Addresses() []string             // Once Listen has returned.
 		Serve(ctx context.Context) error // Returns when everything has ended.
 	}
 	observed interface {
@@ -55,8 +56,9 @@ type process struct {
 
 	mu struct { // Held for assignments only.
 		sync.Mutex
-		running config.Config // In force.
-		state   metrics.ConfigState
+		running   config.Config // In force.
+		state     metrics.ConfigState
+		addresses []string // Where clients connect, once that is bound.
 	}
 }
 
@@ -91,6 +93,23 @@ func (p *process) ConfigState() metrics.ConfigState {
 	return p.mu.state
 }
 
+// bound notes where clients connect.
+func (p *process) bound(addresses []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.addresses = addresses
+}
+
+// ConfigHash implements admin.About.
+func (p *process) ConfigHash() string { return p.ConfigState().Hash }
+
+// Addresses implements admin.About.
+func (p *process) Addresses() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.addresses
+}
+
 // httpGrace is how long requests may take to end when everything else has.
 const httpGrace = time.Second
 
@@ -108,6 +127,7 @@ func (p *process) run(ctx context.Context, http *admin.Server, signals <-chan os
 	if err := p.parts.serving.Listen(ctx); err != nil {
 		return fmt.Errorf("%w; set listen to another address", err)
 	}
+	p.bound(p.parts.serving.Addresses())
 	served := make(chan error, 1) // Serve's goroutine ends with it. One that is stuck is not waited for.
 	go func() { served <- p.parts.serving.Serve(ctx) }()
 	p.tell(ctx, systemdReady)

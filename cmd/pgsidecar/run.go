@@ -58,7 +58,7 @@ func runProxy(ctx context.Context, in invocation, file string) error {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
 	http := admin.New(admin.Config{
-		Listen: c.HTTP.Listen, Version: build().Version, Metrics: handler,
+		Listen: c.HTTP.Listen, Version: build().Version, About: p, Metrics: handler,
 		PodTerminating: c.HTTP.PodTerminating, QuitQuitQuit: c.HTTP.QuitQuitQuit,
 	}, opened.observed, p, log)
 	if err := http.Listen(ctx); err != nil {

@@ -38,6 +38,14 @@ type Control interface {
 	Notice()
 }
 
+// About tells what does not count anything. Any goroutine may ask it.
+type About interface {
+	// ConfigHash returns the fingerprint of the configuration in force.
+	ConfigHash() string
+	// Addresses returns where clients connect, with the ports that the kernel chose; none before they are bound.
+	Addresses() []string
+}
+
 // Change is one key that a reload found changed.
 type Change struct {
 	Key  string `json:"key"`
@@ -50,6 +58,7 @@ type Change struct {
 type Config struct {
 	Listen  []string     // host:port, or the paths of unix sockets; empty serves nothing.
 	Version string       // Of the binary.
+	About   About        // Nil leaves it out.
 	Metrics http.Handler // Serves /metrics; nil leaves it out.
 
 	PodTerminating bool // Let others than this machine call /pod-terminating, as the kubelet does.

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"pgsidecar/proxy/stats"
@@ -14,10 +15,12 @@ import (
 // Status is the answer to GET /status. Times are in seconds.
 type Status struct {
 	Version  string  `json:"version"`
+	Config   string  `json:"config_hash,omitempty"` // Of the configuration in force.
 	Phase    string  `json:"phase"`
 	NotReady string  `json:"not_ready,omitempty"` // Why new clients are not welcome.
 	Uptime   float64 `json:"uptime_seconds"`
 
+	Listen       []string          `json:"listen"` // Where clients connect, with real ports; empty while starting.
 	Clients      Clients           `json:"clients"`
 	Servers      Servers           `json:"servers"`
 	Pools        []Pool            `json:"pools"`
@@ -25,6 +28,17 @@ type Status struct {
 	Errors       []Error           `json:"errors"`
 	Logins       map[string]uint64 `json:"logins"` // By outcome.
 	Pinned       map[string]uint64 `json:"pinned"` // Sessions by reason.
+	Leaks        uint64            `json:"state_leaks"`
+
+	CheckoutWait Durations `json:"checkout_wait"`
+	Transaction  Durations `json:"transaction"`
+}
+
+// Durations counts how long something took, since the start.
+type Durations struct {
+	Bounds []float64 `json:"bounds_seconds"` // Upper bounds, inclusive and ascending.
+	Counts []uint64  `json:"counts"`         // Per bucket, not cumulative; the last one is above all bounds.
+	Sum    float64   `json:"sum_seconds"`
 }
 
 // Clients counts the logged-in clients by state.
@@ -65,6 +79,9 @@ func (s *Server) currentStatus() Status {
 	snapshot := s.source.Snapshot()
 	status := newStatus(&snapshot)
 	status.Version = s.cfg.Version
+	if s.cfg.About != nil {
+		status.Config, status.Listen = s.cfg.About.ConfigHash(), append(status.Listen, s.cfg.About.Addresses()...)
+	}
 	if err := s.control.Ready(); err != nil {
 		status.NotReady = err.Error()
 	}
@@ -77,10 +94,15 @@ func newStatus(s *stats.Snapshot) Status {
 		Phase:   s.Phase.String(),
 		Clients: Clients{s.Clients.Idle, s.Clients.Active, s.Clients.Waiting},
 		Servers: Servers{Limit: s.Limit},
+		Listen:  []string{},
 		Pools:   []Pool{},
 		Errors:  []Error{},
 		Logins:  map[string]uint64{},
 		Pinned:  map[string]uint64{},
+		Leaks:   s.Totals.StateLeaks,
+
+		CheckoutWait: newDurations(&s.Totals.Wait),
+		Transaction:  newDurations(&s.Totals.Transaction),
 	}
 	if !s.Started.IsZero() {
 		status.Uptime = time.Since(s.Started).Round(time.Millisecond).Seconds()
@@ -107,6 +129,14 @@ func newStatus(s *stats.Snapshot) Status {
 		status.Pinned[p.Label] = p.Count
 	}
 	return status
+}
+
+func newDurations(d *stats.Distribution) Durations {
+	durations := Durations{Counts: slices.Clone(d.Buckets[:]), Sum: d.Sum.Seconds()}
+	for _, bound := range stats.Bounds() {
+		durations.Bounds = append(durations.Bounds, bound.Seconds())
+	}
+	return durations
 }
 
 //go:embed page.html
