@@ -51,8 +51,10 @@ func Start(ctx context.Context, program Program) (*Process, error) {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), program.Path, program.Args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), concernsPostgreSQL), program.Env...)
 	cmd.Stdout, cmd.Stderr = out, out
-	// In a process group of its own an interrupt at the terminal does not reach it: the benchmark ends it in its turn.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// In a session of its own an interrupt at the terminal does not reach it: the benchmark ends it in its turn. And the kernel
+	// shares the processors fairly among sessions first (sched_autogroup), as it does among the containers of a pod: a
+	// contender should compete neither with its load nor with whoever runs the benchmark.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if program.Account != "" {
 		if cmd.SysProcAttr.Credential, err = credential(program.Account); err != nil {
 			return nil, err

@@ -26,7 +26,7 @@ func Spawn(cmd *exec.Cmd, orphaned syscall.Signal) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Setpgid = !cmd.SysProcAttr.Setsid // The leader of a session leads a group too.
 	cmd.SysProcAttr.Pdeathsig = orphaned
 	p := &Process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)

@@ -95,6 +95,9 @@ func (p *poller) poll() (int, error) {
 	return int(n), nil
 }
 
+// yield lets other threads that are ready to run go first. It returns at once when there are none.
+func (p *poller) yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
 // wait blocks until there are events, the milliseconds have passed (never, if negative) or a signal has come. It tells the
 // scheduler: a raw blocking wait would hold a processor that other goroutines need.
 func (p *poller) wait(milliseconds int) (int, error) {
