@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -33,7 +34,8 @@ func start(t testing.TB, c *pgtest.Cluster, change func(*proxy.Config)) *testPro
 	return startFor(t, c.URL("postgres", pgcluster.Superuser), change)
 }
 
-func startFor(t testing.TB, upstream string, change func(*proxy.Config)) *testProxy {
+// startFor is start for any server. What is logged goes to logs, too, from the level Info on.
+func startFor(t testing.TB, upstream string, change func(*proxy.Config), logs ...io.Writer) *testProxy {
 	t.Helper()
 	parsed, err := pgconn.ParseConfig(upstream)
 	require.NoError(t, err)
@@ -51,7 +53,11 @@ func startFor(t testing.TB, upstream string, change func(*proxy.Config)) *testPr
 	if testing.Verbose() {
 		level = slog.LevelDebug
 	}
-	p, err := proxy.New(config, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level})))
+	if len(logs) > 0 {
+		level = min(level, slog.LevelInfo)
+	}
+	out := io.MultiWriter(append(logs, t.Output())...)
+	p, err := proxy.New(config, slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})))
 	require.NoError(t, err)
 	require.NoError(t, p.Listen(t.Context()))
 	served := make(chan error, 1)

@@ -33,12 +33,14 @@ func (p *Proxy) Snapshot() stats.Snapshot {
 		s.ServersClosed = append(s.ServersClosed, stats.Count{Label: why, Count: total.Closed[why]})
 	}
 	kinds := make(map[string]uint64)
-	for _, one := range p.shared.Pins.All() {
+	s.PinnedClients = p.shared.Pins.Clients()
+	for _, one := range s.PinnedClients {
 		kinds[one.Kind]++
 	}
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		s.Pinned = append(s.Pinned, stats.Count{Label: kind, Count: kinds[kind]})
 	}
+	s.Pins, s.PinningStatements = p.shared.Pins.Totals(), p.shared.Pins.Statements()
 	for one := range p.target.Pools() {
 		o := one.Stats()
 		s.Pools = append(s.Pools, stats.PoolSnapshot{

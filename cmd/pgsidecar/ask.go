@@ -127,7 +127,8 @@ func statusCommand() command {
 	return command{
 		name: "status", summary: "Show what a running proxy does.",
 		usage: `
-Shows phase, clients, connections to PostgreSQL and pools of the proxy on this machine.
+Shows phase, clients, connections to PostgreSQL and pools of the proxy on this machine; which clients keep their
+connection between transactions, why and since when; and which statements have made clients do that.
 
 Examples:
   pgsidecar status
@@ -201,11 +202,47 @@ func printStatus(w io.Writer, s *admin.Status) {
 	fmt.Fprintf(w, "clients: %d idle, %d active, %d waiting\n", s.Clients.Idle, s.Clients.Active, s.Clients.Waiting)
 	fmt.Fprintf(w, "servers: %d idle, %d active, %d dialing, %d closing, at most %d\n",
 		s.Servers.Idle, s.Servers.Active, s.Servers.Dialing, s.Servers.Closing, s.Servers.Limit)
-	if len(s.Pools) == 0 {
-		return
+	if s.ClientsPerBusyServer > 0 {
+		fmt.Fprintf(w, "multiplexing: %.1f clients for each busy server\n", s.ClientsPerBusyServer)
 	}
-	fmt.Fprintln(w)
-	printTable(w, poolRows(s.Pools))
+	if len(s.Pools) > 0 {
+		fmt.Fprintln(w)
+		printTable(w, poolRows(s.Pools))
+	}
+	if len(s.PinnedClients) > 0 {
+		fmt.Fprint(w, "\nclients that keep their server between transactions:\n")
+		printTable(w, pinnedRows(s.PinnedClients))
+	}
+	if len(s.PinningStatements) > 0 {
+		fmt.Fprint(w, "\nstatements that have made clients do so:\n")
+		printTable(w, pinningRows(s.PinningStatements))
+	}
+}
+
+// pinnedRows returns the table of pinned clients, its head first.
+func pinnedRows(clients []admin.PinnedClient) [][]string {
+	rows := make([][]string, 0, 1+len(clients))
+	rows = append(rows, []string{"CLIENT", "APPLICATION", "DATABASE", "USER", "FOR", "REASON", "STATEMENT"})
+	for _, c := range clients {
+		rows = append(rows, []string{
+			printable(c.Client), printable(c.Application), printable(c.Database), printable(c.User),
+			time.Duration(c.Seconds * float64(time.Second)).Round(time.Second).String(), printable(c.Reason), printable(c.Statement),
+		})
+	}
+	return rows
+}
+
+// pinningRows returns the table of statements that have pinned clients, its head first.
+func pinningRows(statements []admin.PinningStatement) [][]string {
+	rows := make([][]string, 0, 1+len(statements))
+	rows = append(rows, []string{"DATABASE", "USER", "TIMES", "LAST", "REASON", "STATEMENT"})
+	for _, p := range statements {
+		rows = append(rows, []string{
+			printable(p.Database), printable(p.User), strconv.FormatUint(p.Count, 10), p.Last.Local().Format(time.DateTime),
+			printable(p.Reason), printable(p.Statement),
+		})
+	}
+	return rows
 }
 
 // poolRows returns the table of pools, its head first.

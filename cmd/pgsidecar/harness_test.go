@@ -69,6 +69,13 @@ func (f *fakeProxy) Snapshot() stats.Snapshot {
 	return stats.Snapshot{
 		Phase: stats.Phase(f.phase.Load()), Limit: 20, Clients: stats.Clients{Active: 3},
 		Pools: []stats.PoolSnapshot{{Database: "app\x1b[31m", User: "alice", Active: 3, Transactions: 42}},
+		PinnedClients: []stats.PinnedClient{{
+			Client: "127.0.0.1:5", Application: "re\tport", Database: "app", User: "alice", Reason: "advisory lock",
+			Statement: "select pg_advisory_lock(?)", Since: time.Now().Add(-time.Hour),
+		}},
+		PinningStatements: []stats.PinningStatement{{
+			PinnedClient: stats.PinnedClient{Database: "app", User: "alice", Reason: "LOAD", Statement: "load ?", Since: time.Now()}, Count: 7,
+		}},
 	}
 }
 

@@ -41,6 +41,13 @@ func (p *process) Snapshot() stats.Snapshot {
 		},
 		Errors: []stats.ErrorCount{{SQLState: "57P03", Origin: stats.FromProxy, Count: 8}},
 		Pinned: []stats.Count{{Label: "temp table", Count: 9}},
+		PinnedClients: []stats.PinnedClient{{
+			Client: "127.0.0.1:1", Application: "<b>", Database: "app", User: "app", Kind: "temporary object", Reason: `temp table "t"`,
+			Statement: "create temp table t ()", Since: time.Now().Add(-time.Hour),
+		}},
+		PinningStatements: []stats.PinningStatement{{
+			PinnedClient: stats.PinnedClient{Reason: "advisory lock", Statement: "select pg_advisory_lock(?)", Since: time.Unix(1, 0)}, Count: 12,
+		}},
 		Logins: stats.LoginCounts{stats.LoggedIn: 10},
 	}
 }
@@ -133,6 +140,11 @@ func TestStatus_json_addsUpThePools(t *testing.T) {
 	require.EqualValues(t, 10, status.Logins["logged_in"])
 	require.Len(t, status.Pools, 2)
 	require.InDelta(t, 1.5, status.Pools[0].OldestWait, 1e-9)
+	require.InDelta(t, 1.2, status.ClientsPerBusyServer, 1e-9)
+	require.InDelta(t, 3600, status.PinnedClients[0].Seconds, 5)
+	require.Equal(t, `temp table "t"`, status.PinnedClients[0].Reason)
+	require.Equal(t, "select pg_advisory_lock(?)", status.PinningStatements[0].Statement)
+	require.EqualValues(t, 12, status.PinningStatements[0].Count)
 }
 
 func TestPage_namesFromClients_areEscaped(t *testing.T) {
@@ -142,6 +154,10 @@ func TestPage_namesFromClients_areEscaped(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	require.Contains(t, body, "pgsidecar 1.2.3: serving")
 	require.Contains(t, body, "&lt;script&gt;")
+	require.Contains(t, body, "<td class=\"text\">temp table &#34;t&#34;</td><td>3600</td>")
+	require.Contains(t, body, "1.2 clients for each server in use")
+	require.Contains(t, body, "select pg_advisory_lock(?)")
+	require.NotContains(t, body, "<b>")
 	require.NotContains(t, body, "<script>")
 	require.NotContains(t, body, "src=")
 }

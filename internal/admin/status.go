@@ -27,11 +27,15 @@ type Status struct {
 	Transactions uint64            `json:"transactions"`
 	Errors       []Error           `json:"errors"`
 	Logins       map[string]uint64 `json:"logins"` // By outcome.
-	Pinned       map[string]uint64 `json:"pinned"` // Sessions by reason.
+	Pinned       map[string]uint64 `json:"pinned"` // Sessions by kind of reason.
 	Leaks        uint64            `json:"state_leaks"`
 
 	CheckoutWait Durations `json:"checkout_wait"`
 	Transaction  Durations `json:"transaction"`
+
+	ClientsPerBusyServer float64            `json:"clients_per_busy_server"` // 0 when no server is busy.
+	PinnedClients        []PinnedClient     `json:"pinned_clients"`
+	PinningStatements    []PinningStatement `json:"pinning_statements"`
 }
 
 // Durations counts how long something took, since the start.
@@ -65,6 +69,29 @@ type Pool struct {
 	Waiting      int     `json:"waiting_clients"`
 	OldestWait   float64 `json:"oldest_wait_seconds"`
 	Transactions uint64  `json:"transactions"`
+}
+
+// PinnedClient is a client that keeps its server between transactions.
+type PinnedClient struct {
+	Client      string    `json:"client"` // Its address.
+	Application string    `json:"application"`
+	Database    string    `json:"database"`
+	User        string    `json:"user"`
+	Kind        string    `json:"kind"`   // The key in Status.Pinned.
+	Reason      string    `json:"reason"` // For people.
+	Since       time.Time `json:"since"`
+	Seconds     float64   `json:"seconds"`   // Since then.
+	Statement   string    `json:"statement"` // Without its values, shortened; empty if not known.
+}
+
+// PinningStatement is a statement that has pinned sessions since the start.
+type PinningStatement struct {
+	Reason    string    `json:"reason"` // Of the latest time, as the rest.
+	Statement string    `json:"statement"`
+	Database  string    `json:"database"`
+	User      string    `json:"user"`
+	Count     uint64    `json:"count"`
+	Last      time.Time `json:"last"`
 }
 
 // Error is how often clients were told one SQLSTATE.
@@ -103,6 +130,10 @@ func newStatus(s *stats.Snapshot) Status {
 
 		CheckoutWait: newDurations(&s.Totals.Wait),
 		Transaction:  newDurations(&s.Totals.Transaction),
+
+		ClientsPerBusyServer: s.ClientsPerBusyServer(),
+		PinnedClients:        []PinnedClient{},
+		PinningStatements:    []PinningStatement{},
 	}
 	if !s.Started.IsZero() {
 		status.Uptime = time.Since(s.Started).Round(time.Millisecond).Seconds()
@@ -127,6 +158,17 @@ func newStatus(s *stats.Snapshot) Status {
 	}
 	for _, p := range s.Pinned {
 		status.Pinned[p.Label] = p.Count
+	}
+	for _, p := range s.PinnedClients {
+		status.PinnedClients = append(status.PinnedClients, PinnedClient{
+			Client: p.Client, Application: p.Application, Database: p.Database, User: p.User,
+			Kind: p.Kind, Reason: p.Reason, Since: p.Since, Seconds: time.Since(p.Since).Round(time.Millisecond).Seconds(), Statement: p.Statement,
+		})
+	}
+	for _, p := range s.PinningStatements {
+		status.PinningStatements = append(status.PinningStatements, PinningStatement{
+			Reason: p.Reason, Statement: p.Statement, Database: p.Database, User: p.User, Count: p.Count, Last: p.Since,
+		})
 	}
 	return status
 }

@@ -51,7 +51,7 @@ type Collector struct {
 	transactions, statements, bytes, errors               *prometheus.Desc
 	prepared, reparses                                    *prometheus.Desc
 	connects, closed                                      *prometheus.Desc
-	pinned, replays, resets, leaks                        *prometheus.Desc
+	pinned, pins, ratio, replays, resets, leaks           *prometheus.Desc
 	drained                                               *prometheus.Desc
 	phase, buildInfo, configInfo, reloadOK, configModTime *prometheus.Desc
 }
@@ -87,6 +87,8 @@ func NewCollector(source Source, config ConfigSource, build Build) *Collector {
 		closed:   desc("server_closed_total", "Connections to PostgreSQL that were closed.", "reason"),
 
 		pinned:  desc("pinned_sessions", "Clients that keep their server between transactions.", "reason"),
+		pins:    desc("pins_total", "Times a client began to keep its server between transactions.", "reason"),
+		ratio:   desc("clients_per_busy_server", "Logged-in clients for each connection to PostgreSQL that is in use; 0 when none is."),
 		replays: desc("state_replays_total", "Times a client's settings were sent to a server that had others."),
 		resets:  desc("state_resets_total", "Servers reset before the next client."),
 		leaks:   desc("state_leaks_total", "Servers found to carry a client's state after their release; has to stay 0."),
@@ -105,7 +107,7 @@ func NewCollector(source Source, config ConfigSource, build Build) *Collector {
 func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.clients, c.logins, c.servers, c.limit, c.waiting, c.oldestWait, c.wait, c.transaction, c.transactions, c.statements,
-		c.bytes, c.errors, c.prepared, c.reparses, c.connects, c.closed, c.pinned, c.replays, c.resets, c.leaks, c.drained, c.phase,
+		c.bytes, c.errors, c.prepared, c.reparses, c.connects, c.closed, c.pinned, c.pins, c.ratio, c.replays, c.resets, c.leaks, c.drained, c.phase,
 		c.buildInfo, c.configInfo, c.reloadOK, c.configModTime,
 	} {
 		descs <- d
@@ -173,6 +175,10 @@ func (c *Collector) collectState(out sink, s *stats.Snapshot) {
 	for _, p := range s.Pinned {
 		out.gauge(c.pinned, int(p.Count), p.Label)
 	}
+	for _, p := range s.Pins {
+		out.counter(c.pins, p.Count, p.Label)
+	}
+	out.fraction(c.ratio, s.ClientsPerBusyServer())
 	out.counter(c.replays, s.Totals.StateReplays)
 	out.counter(c.resets, s.Totals.StateResets)
 	out.counter(c.leaks, s.Totals.StateLeaks)

@@ -51,6 +51,7 @@ func full() fixed {
 			},
 			Prepared:       stats.Prepared{Clients: 51, Shared: 52, Servers: 53},
 			ServerConnects: 54, ServersClosed: []stats.Count{{Label: "idle", Count: 55}}, Pinned: []stats.Count{{Label: "temp table", Count: 56}},
+			Pins: []stats.Count{{Label: "temp table", Count: 57}},
 		},
 		config: metrics.ConfigState{Hash: "abc", Failed: true, LoadedAt: time.Unix(1_700_000_000, 0)},
 	}
@@ -90,6 +91,7 @@ pgsidecar_client_connections_total{outcome="logged_in"} 4
 pgsidecar_client_connections_total{outcome="timed_out"} 8
 pgsidecar_client_connections_total{outcome="too_many"} 6
 pgsidecar_client_connections_total{outcome="unavailable"} 7
+pgsidecar_clients_per_busy_server 0.1875
 pgsidecar_config_info{hash="abc"} 1
 pgsidecar_config_last_reload_success 0
 pgsidecar_config_loaded_timestamp_seconds 1.7e+09
@@ -108,6 +110,7 @@ pgsidecar_phase{phase="noticed"} 0
 pgsidecar_phase{phase="serving"} 0
 pgsidecar_phase{phase="starting"} 0
 pgsidecar_pinned_sessions{reason="temp table"} 56
+pgsidecar_pins_total{reason="temp table"} 57
 pgsidecar_pool_limit 10
 pgsidecar_prepared_reparses_total{kind="named"} 17
 pgsidecar_prepared_reparses_total{kind="unnamed"} 18

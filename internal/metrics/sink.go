@@ -18,6 +18,10 @@ func (out sink) gauge(d *prometheus.Desc, n int, labels ...string) {
 	out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
 }
 
+func (out sink) fraction(d *prometheus.Desc, n float64) {
+	out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n)
+}
+
 func (out sink) counter(d *prometheus.Desc, n uint64, labels ...string) {
 	out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 }

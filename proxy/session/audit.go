@@ -45,9 +45,9 @@ func (s *Session) judge() bool {
 		s.rereads = 0
 		return !s.moveListening()
 	case e.Has(state.Seed | state.Load | state.Opaque):
-		s.pin(pinEndless, "", endless)
+		s.pinFor(e&(state.Seed|state.Load|state.Opaque), endless)
 	case e.Has(state.SequenceRead):
-		s.pin(pinSequence, "", lasting)
+		s.pinFor(state.SequenceRead, lasting)
 	}
 	if s.effects.Has(audited) || state.Suspicious(s.effects) || (s.pinned != nil && s.effects.Has(releasing)) {
 		if s.unnamed != nil && !s.unnamed.Kept() {
@@ -77,7 +77,7 @@ func (s *Session) adopt() {
 	found, ok := state.DecodeAudit(l.answer)
 	l.answer, l.audited = nil, false
 	if !ok {
-		s.pin(pinUnknown, "", lasting)
+		s.pin(state.Unknown, pinUnknown, pinUnknown, lasting)
 		return
 	}
 	l.Settings = interner.Intern(found.SettingsOf(s.settings, l.custom))
@@ -91,8 +91,8 @@ func (s *Session) adopt() {
 	if s.pinned.isLarge() && !s.holdsLarge() {
 		s.unpin()
 	}
-	kind, names := found.Pins()
-	if len(found.Channels) > 0 && kind == pinListen && s.donate(found.Channels) {
+	why, reason := found.Pins()
+	if len(found.Channels) > 0 && why == state.Listen && s.donate(found.Channels) {
 		return
 	}
 	if len(found.Channels) > 0 {
@@ -100,8 +100,9 @@ func (s *Session) adopt() {
 	} else if s.listening != nil && len(s.listening.channels) == 0 {
 		s.listening = nil
 	}
-	if kind != "" {
-		s.pin(kind, names, whileFound)
+	if why != 0 {
+		kind, _ := state.Pins(why)
+		s.pin(why, kind, reason, whileFound)
 	} else if s.pinned != nil && !s.pinned.lasting {
 		s.unpin()
 	}

@@ -96,6 +96,7 @@ func (s *Session) unlink() *Server {
 	l, w := s.link, s.worker
 	s.link, l.session = nil, nil
 	l.custom = nil
+	l.causes.forget()
 	s.deallocations = nil // portals end with their transaction
 	w.servers.remove(l)
 	w.gauges.Active.Add(-1)

@@ -30,7 +30,6 @@ type listening struct {
 }
 
 const (
-	pinListen       = "LISTEN"
 	purposeUnlisten = 101
 	purposeDeliver  = 102
 	unlistenAll     = "UNLISTEN *"

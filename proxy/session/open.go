@@ -101,7 +101,7 @@ func (s *Session) openOwn(why string) {
 	own := *s.who
 	own.Mode, own.Settings = WholeSession, nil
 	s.who, s.startup, s.settings = &own, nil, nil
-	s.pin(pinStartup, why, endless)
+	s.pin(0, pinStartup, why, endless)
 	s.open()
 }
 

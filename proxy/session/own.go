@@ -119,7 +119,7 @@ func (s *Session) ownRequestFailed() {
 	if l.refused == purposeAudit {
 		s.worker.log().Warn("server refused to tell what its session holds: the client keeps it", attrs...)
 		l.answer = nil
-		s.pin(pinUnknown, answer.Message, lasting)
+		s.pin(state.Unknown, pinUnknown, pinUnknown+": "+answer.Message, lasting)
 		s.settle()
 		return
 	}

@@ -1,29 +1,27 @@
 package session
 
 import (
-	"log/slog"
-	"sync"
 	"time"
 
+	"pgsidecar/proxy/state"
 	"pgsidecar/proxy/statement"
+	"pgsidecar/proxy/stats"
 )
 
 // pin is why a session keeps its server between transactions.
 type pin struct {
 	kind    string // a word of a small fixed set
-	names   string // for people; may be empty
-	since   time.Time
-	lasting bool // an audit does not show it, so none can end it
-	endless bool // not even DISCARD ALL ends it
+	reason  string // for people
+	lasting bool   // an audit does not show it, so none can end it
+	endless bool   // not even DISCARD ALL ends it
 }
 
-// Kinds of pins that an audit does not find.
+// Kinds of pins that are no effect of a text. The others have the names that state.Pins gives.
 const (
 	pinLargeStatement = "large statement"
 	pinUnknown        = "unknown state"
 	pinStartup        = "parameter of the connection's start"
-	pinSequence       = "currval() or lastval()"
-	pinEndless        = "LOAD, setseed() or a function with lasting effects"
+	pinListen         = "LISTEN"
 )
 
 // duration says what ends a pin.
@@ -35,18 +33,39 @@ const (
 	endless                    // until the client leaves
 )
 
-// pin keeps the session's server for it.
-func (s *Session) pin(kind, names string, d duration) {
-	if s.pinned != nil && s.pinned.kind == kind && s.pinned.names == names {
-		return
-	}
+// pin keeps the session's server for it. why is the effect that has done it, 0 if it is none of a text.
+func (s *Session) pin(why state.Effect, kind, reason string, d duration) {
 	if s.pinned != nil && s.pinned.lasting && d == whileFound {
 		return
 	}
-	s.unpin()
-	s.pinned = &pin{kind: kind, names: names, since: time.Now(), lasting: d != whileFound, endless: d == endless}
-	s.worker.shared.Pins.add(s, *s.pinned)
-	s.worker.log().Info("session is pinned to its server", append(s.attrs(), slog.String("kind", kind), slog.String("names", names))...)
+	pins := s.worker.shared.Pins
+	if s.pinned != nil && s.pinned.kind == kind {
+		if s.pinned.reason != reason {
+			s.pinned.reason = reason
+			pins.rename(s, reason)
+		}
+		return
+	}
+	s.pinned = &pin{kind: kind, reason: reason, lasting: d != whileFound, endless: d == endless}
+	application, _ := s.settings.Get("application_name")
+	text := s.link.causes.of(why)
+	one := stats.PinnedClient{
+		Client: s.conn.Remote().String(), Application: application, Database: s.who.Database, User: s.who.User,
+		Kind: kind, Reason: reason, Statement: state.Outline(text, maxOutline), Since: time.Now(),
+	}
+	if pins.add(s, one, state.Fingerprint(text)) {
+		s.worker.log().Info("session is pinned to its server; said once for each statement", attrsOfPin(&one)...)
+	}
+}
+
+// pinFor is pin for what a text says and no audit shows.
+func (s *Session) pinFor(why state.Effect, d duration) {
+	kind, _ := state.Pins(why)
+	reason := state.Reason(s.link.causes.of(why), why)
+	if reason == "" {
+		reason = kind
+	}
+	s.pin(why, kind, reason, d)
 }
 
 // isLarge tells whether it is statements too large to be kept that hold the session.
@@ -69,51 +88,4 @@ func (s *Session) unpin() {
 		s.pinned = nil
 		s.worker.shared.Pins.remove(s)
 	}
-}
-
-// Pinned describes a session that keeps its server.
-type Pinned struct {
-	User, Database, Client string
-	Kind, Names            string
-	Since                  time.Time
-}
-
-// Pins knows the sessions that keep their servers. Any goroutine may use it.
-type Pins struct {
-	mu struct { // held for a map access
-		sync.Mutex
-		all map[*Session]Pinned
-	}
-}
-
-func newPins() *Pins {
-	p := new(Pins)
-	p.mu.all = make(map[*Session]Pinned)
-	return p
-}
-
-func (p *Pins) add(s *Session, one pin) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.mu.all[s] = Pinned{
-		User: s.who.User, Database: s.who.Database, Client: s.conn.Remote().String(),
-		Kind: one.kind, Names: one.names, Since: one.since,
-	}
-}
-
-func (p *Pins) remove(s *Session) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.mu.all, s)
-}
-
-// All returns the pinned sessions in no particular order.
-func (p *Pins) All() []Pinned {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	all := make([]Pinned, 0, len(p.mu.all))
-	for _, one := range p.mu.all {
-		all = append(all, one)
-	}
-	return all
 }

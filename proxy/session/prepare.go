@@ -204,7 +204,8 @@ func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 		return more
 	}
 	st := s.worker.table.Anonymous()
-	s.pin(pinLargeStatement, "", lasting)
+	noteCause(&s.link.causes, state.Unknown, rest)
+	s.pin(state.Unknown, pinLargeStatement, pinLargeStatement, lasting)
 	s.effects |= st.Effects
 	if len(name) == 0 {
 		s.parseUnnamed(st)
@@ -242,6 +243,9 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 	st, alias := s.prepareFor(e, at, name)
 	if st != nil {
 		s.effects |= st.Effects
+		if st.Effects.Has(leaving) {
+			noteCause(&l.causes, st.Effects, st.Query())
+		}
 	}
 	if st != nil && st.Effects.Has(state.Set) {
 		s.noteCustom([]byte(st.Query()))

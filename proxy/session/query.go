@@ -42,6 +42,9 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 		s.followUnlisten(queryText(p))
 	}
 	s.effects |= effects
+	if effects.Has(leaving) {
+		noteCause(&l.causes, effects, bytes.TrimRight(wire.Body(p.Data), "\x00"))
+	}
 	if !p.End || (effects.Has(state.SettingEffects) && state.ChangesReading(queryText(p))) {
 		s.reread()
 	}

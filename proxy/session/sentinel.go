@@ -110,15 +110,15 @@ func (l *Server) pronounce() {
 	w := l.worker
 	found, ok := state.DecodeAudit(l.answer)
 	l.answer = nil
-	switch kind, names := found.Pins(); {
+	switch why, reason := found.Pins(); {
 	case l.failure != nil || !ok || l.Status != wire.Idle:
 		l.failure = nil
 		l.retire("sentinel got no answer")
-	case kind != "" || (!l.tainted && w.shared.Settings.Intern(found.SettingsOf(l.Settings, nil)) != l.Settings):
+	case why != 0 || (!l.tainted && w.shared.Settings.Intern(found.SettingsOf(l.Settings, nil)) != l.Settings):
 		w.Stats.StateLeaks.Inc()
 		w.log().Error("a released server holds state of its client: closed; please report this",
 			attrPID(l), slog.String("user", l.pool.User()), slog.String("database", l.pool.Database()),
-			slog.String("kind", kind), slog.String("names", names), slog.Any("settings", found.Settings), slog.Any("expected", l.Settings.List()))
+			slog.String("reason", reason), slog.Any("settings", found.Settings), slog.Any("expected", l.Settings.List()))
 		l.retire("state leak")
 	default:
 		l.release()

@@ -48,6 +48,7 @@ type Server struct {
 	astray    bool  // a cancel request has failed: it may still be on its way
 	releasing bool  // to be released when those have ended
 	retiring  string
+	causes    causes   // texts of the linked session that may leave something on it
 	custom    []string // custom settings that texts of the linked session have set since the last audit
 	answer    []byte   // rows of an audit
 	audited   bool     // answer is complete

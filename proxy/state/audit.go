@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -11,6 +12,7 @@ type Audit struct {
 	Settings []Setting // set in the session and still in force
 	Empty    []string  // custom settings that are there but empty: they are never gone again, whoever has made them
 	Temp     int       // temporary objects
+	TempName string    // one of them: table t; "" if there is none that has a name of that kind
 	Locks    int       // advisory locks of the session
 	Channels []string  // that it listens to
 	Cursors  []string  // WITH HOLD
@@ -32,7 +34,11 @@ const auditSQL = `SELECT 's' AS k, name AS n, pg_catalog.current_setting(name) A
 	` WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'` +
 	` UNION ALL SELECT 's', 'session_authorization', SESSION_USER::pg_catalog.text` +
 	` WHERE SESSION_USER OPERATOR(pg_catalog.<>) %user%` +
-	` UNION ALL SELECT 't', '', pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.pg_depend` +
+	` UNION ALL SELECT 't', COALESCE(pg_catalog.max(CASE WHEN relkind OPERATOR(pg_catalog.=) 'S' THEN 'sequence'` +
+	` WHEN relkind OPERATOR(pg_catalog.=) 'v' THEN 'view' ELSE 'table' END` +
+	` OPERATOR(pg_catalog.||) ' ' OPERATOR(pg_catalog.||) relname::pg_catalog.text), ''), pg_catalog.count(*)::pg_catalog.text` +
+	` FROM pg_catalog.pg_depend LEFT JOIN pg_catalog.pg_class AS t` +
+	` ON t.oid OPERATOR(pg_catalog.=) objid AND classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass` +
 	` WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass` +
 	` AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()` +
 	` AND refobjid OPERATOR(pg_catalog.<>) 0 HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0` +
@@ -91,7 +97,7 @@ func (a *Audit) add(kind, name, value string) {
 	case "e":
 		a.Empty = append(a.Empty, name)
 	case "t":
-		a.Temp = atLeastOne(value)
+		a.Temp, a.TempName = atLeastOne(value), name
 	case "a":
 		a.Locks = atLeastOne(value)
 	case "l":
@@ -146,25 +152,48 @@ func decodeRow(body []byte) (columns []string, ok bool) {
 	return columns, len(body) == 0
 }
 
-// Pins says what keeps a session on its server: a kind of a small fixed set, and the names that belong to it; "" if
-// nothing does. Settings do not, if they are Replayable: they can be set on any server.
-func (a *Audit) Pins() (kind, names string) {
-	switch {
-	case a.Temp > 0:
-		return "temporary object", ""
-	case a.Locks > 0:
-		return "advisory lock", ""
-	case len(a.Cursors) > 0:
-		return "cursor WITH HOLD", quoteNames(a.Cursors)
-	case len(a.Prepared) > 0:
-		return "PREPARE", quoteNames(a.Prepared)
-	case len(a.Channels) > 0:
-		return "LISTEN", quoteNames(a.Channels)
+// Pins says what keeps a session on its server: the effect that a text has which does such a thing, and all that was found, for
+// people; 0 if nothing does. Settings do not, if they are Replayable: they can be set on any server.
+func (a *Audit) Pins() (why Effect, reason string) {
+	var reasons []string
+	add := func(effect Effect, what string) {
+		if why == 0 {
+			why = effect
+		}
+		reasons = append(reasons, what)
+	}
+	if a.Temp > 0 {
+		add(Temp, a.tempReason())
+	}
+	if a.Locks > 0 {
+		add(AdvisoryLock, "advisory lock")
+	}
+	if len(a.Cursors) > 0 {
+		add(HoldCursor, "cursor "+quoteNames(a.Cursors)+" WITH HOLD")
+	}
+	if len(a.Prepared) > 0 {
+		add(Prepare, "PREPARE "+quoteNames(a.Prepared))
+	}
+	if len(a.Channels) > 0 {
+		add(Listen, "LISTEN "+quoteNames(a.Channels))
 	}
 	if fixed := a.fixed(); len(fixed) > 0 {
-		return "setting", quoteNames(fixed)
+		add(Set, "SET "+quoteNames(fixed))
 	}
-	return "", ""
+	return why, strings.Join(reasons, ", ")
+}
+
+// tempReason names the temporary objects, or one of them.
+func (a *Audit) tempReason() string {
+	kind, name, named := strings.Cut(a.TempName, " ")
+	if !named {
+		return "temporary object"
+	}
+	reason := "temp " + kind + ` "` + name + `"`
+	if a.Temp > 1 {
+		reason += " and " + strconv.Itoa(a.Temp-1) + " more"
+	}
+	return reason
 }
 
 // fixed are the names of settings that cannot be given to another server.

@@ -43,11 +43,11 @@ var states = []struct {
 		Settings: []Setting{{"default_transaction_isolation", "serializable"}, {"default_transaction_read_only", "on"}},
 	}},
 	{"role", "SET ROLE audit_role", "RESET ROLE", Audit{Settings: []Setting{{"role", "audit_role"}}}},
-	{"temp table", "CREATE TEMP TABLE t (a serial PRIMARY KEY)", "DISCARD TEMP", Audit{Temp: 2}}, // the table and its sequence
-	{"temp view", "CREATE VIEW pg_temp.v AS SELECT 1", "DROP VIEW v", Audit{Temp: 1}},
+	{"temp table", "CREATE TEMP TABLE t (a serial PRIMARY KEY)", "DISCARD TEMP", Audit{Temp: 2, TempName: "table t"}}, // and its sequence
+	{"temp view", "CREATE VIEW pg_temp.v AS SELECT 1", "DROP VIEW v", Audit{Temp: 1, TempName: "view v"}},
 	{"temp function", "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION pg_temp.f", Audit{Temp: 1}},
 	{"temp type", "CREATE TYPE pg_temp.y AS ENUM ()", "DROP TYPE pg_temp.y", Audit{Temp: 1}},
-	{"select into", "SELECT 1 AS a INTO TEMP u", "DROP TABLE u", Audit{Temp: 1}},
+	{"select into", "SELECT 1 AS a INTO TEMP u", "DROP TABLE u", Audit{Temp: 1, TempName: "table u"}},
 	{"lock", "SELECT pg_advisory_lock(1), pg_try_advisory_lock_shared(2, 3)", "SELECT pg_advisory_unlock_all()", Audit{Locks: 2}},
 	{"channel", `LISTEN "Jobs ,1"; LISTEN b`, "UNLISTEN *", Audit{Channels: []string{"Jobs ,1", "b"}}},
 	{"cursor", "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "CLOSE c", Audit{Cursors: []string{"c"}}},
@@ -211,19 +211,28 @@ func TestEffects_whatAnAuditFinds_wasAnnounced(t *testing.T) {
 func TestAuditPins_whatCannotMove_isNamed(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		s := dial(t, c, c.Database(t), pgtest.Superuser)
-		for sql, want := range map[string][2]string{
-			"SET work_mem TO '2MB'":                       {},
-			"SET temp_buffers TO '2MB'":                   {"setting", `"temp_buffers"`},
-			"CREATE TEMP TABLE t ()":                      {"temporary object", ""},
-			"LISTEN b; LISTEN a":                          {"LISTEN", `"a", "b"`},
-			"PREPARE a AS SELECT 1":                       {"PREPARE", `"a"`},
-			"SELECT pg_advisory_lock(1)":                  {"advisory lock", ""},
-			"DECLARE \"C\" CURSOR WITH HOLD FOR SELECT 1": {"cursor WITH HOLD", `"C"`},
+		for _, test := range []struct {
+			sql    string
+			why    Effect
+			reason string
+		}{
+			{"SET work_mem TO '2MB'", 0, ""},
+			{"SET temp_buffers TO '2MB'", Set, `SET "temp_buffers"`},
+			{"CREATE TEMP TABLE t ()", Temp, `temp table "t"`},
+			{`CREATE TEMP TABLE "a ""b" (c serial); CREATE TEMP TABLE "A" ()`, Temp, `temp table "a "b" and 2 more`},
+			{"CREATE TEMP SEQUENCE s", Temp, `temp sequence "s"`},
+			{"CREATE TYPE pg_temp.y AS ENUM ()", Temp, "temporary object"},
+			{"LISTEN b; LISTEN a", Listen, `LISTEN "a", "b"`},
+			{"PREPARE a AS SELECT 1", Prepare, `PREPARE "a"`},
+			{"SELECT pg_advisory_lock(1)", AdvisoryLock, "advisory lock"},
+			{`DECLARE "C" CURSOR WITH HOLD FOR SELECT 1`, HoldCursor, `cursor "C" WITH HOLD`},
+			{"SELECT pg_advisory_lock(1); CREATE TEMP VIEW v AS SELECT 1", Temp, `temp view "v", advisory lock`},
 		} {
-			s.run(sql)
+			s.run(test.sql)
 			a := s.audit(pgtest.Superuser)
-			kind, names := a.Pins()
-			require.Equal(t, want, [2]string{kind, names}, sql)
+			why, reason := a.Pins()
+			require.Equal(t, test.why, why, test.sql)
+			require.Equal(t, test.reason, reason, test.sql)
 			s.run("DISCARD ALL")
 		}
 	})

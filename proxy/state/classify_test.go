@@ -389,7 +389,7 @@ func TestPins_effectsThatStay_haveAReason(t *testing.T) {
 		"SELECT f()":                                           "",
 	} {
 		text := []byte(sql)
-		require.Equal(t, want, Reason(text), sql)
+		require.Equal(t, want, Reason(text, ^Effect(0)), sql)
 		reason, ok := Pins(Effects(text))
 		require.Equal(t, want != "", ok, sql)
 		require.Equal(t, ok, reason != "", sql)

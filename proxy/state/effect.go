@@ -148,6 +148,9 @@ func Pins(e Effect) (reason string, ok bool) {
 	return "", false
 }
 
+// Suspect are the effects of a text that may do to the session what the text does not show.
+const Suspect = Execute | Call | Do | Function | Unknown
+
 // Suspicious tells whether a text with these effects may have done to the session what the text does not show, so that
 // the server has to be asked after the transaction.
-func Suspicious(e Effect) bool { return e.Has(Execute | Call | Do | Function | Unknown) }
+func Suspicious(e Effect) bool { return e.Has(Suspect) }

@@ -29,7 +29,8 @@ func FuzzEffects(f *testing.F) {
 		statement := Classify(sql)
 		actions := Parse(sql)
 		_ = Ping(sql)
-		_ = Reason(sql)
+		_ = Reason(sql, ^Effect(0))
+		_ = Fingerprint(sql)
 		if !bytes.Equal(before, sql) {
 			t.Fatalf("%q was changed", before)
 		}

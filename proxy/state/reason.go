@@ -1,11 +1,11 @@
 package state
 
-// Reason names what Pins pins for, with the names that are in the text: SET search_path, temp table "t", LISTEN jobs. It
-// is empty if nothing pins. It is for people: a metric has the reason that Pins gives.
-func Reason(sql []byte) string {
+// Reason names what Pins pins for among these effects, with the names that are in the text: SET search_path, temp table "t",
+// LISTEN jobs. It is empty if nothing pins. It is for people: a metric has the reason that Pins gives.
+func Reason(sql []byte, among Effect) string {
 	for _, action := range Parse(sql) {
-		if _, pins := Pins(action.Effect); pins {
-			return describe(action.Effect, action.Name)
+		if _, pins := Pins(action.Effect & among); pins {
+			return describe(action.Effect&among, action.Name)
 		}
 	}
 	return ""

@@ -65,6 +65,10 @@ type Snapshot struct {
 	ServerConnects uint64  // Connections to PostgreSQL that became ready.
 	ServersClosed  []Count // By reason, a word of a small fixed set.
 	Pinned         []Count // Sessions by kind of pin: a word of a small fixed set, never an object's name.
+	Pins           []Count // Pins that have begun, by kind.
+
+	PinnedClients     []PinnedClient     // Those counted in Pinned, the one that has been for longest first.
+	PinningStatements []PinningStatement // What has pinned sessions, the most frequent first; at most some hundreds.
 }
 
 // Clients counts the logged-in clients by state; each is in exactly one.
