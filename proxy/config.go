@@ -26,6 +26,8 @@ type Config struct {
 	Mode    session.Mode
 	Session session.Config
 
+	Unsupported session.Unsupported // for clients that log in from now on, as Mode
+
 	// MaxClients bounds the logged-in clients; 0 means no limit, as for the two others.
 	MaxClients, MaxClientsPerDatabase, MaxClientsPerUser int
 
@@ -45,6 +47,8 @@ type Database struct {
 	// MaxConnections bounds the connections to the database at the server, whatever name clients ask for. Of several
 	// aliases of one database the lowest counts. 0: Pool.MaxPerDatabase.
 	MaxConnections int
+
+	Unsupported *session.Unsupported // nil: Config.Unsupported
 }
 
 // User is what is special about one user.

@@ -119,10 +119,13 @@ func (p *Proxy) place(set *setting, client *login.Client) (*session.Client, plac
 	}
 	who := &session.Client{
 		User: client.User, Database: client.Database, Protocol: client.Protocol,
-		Mode: set.config.Mode,
+		Mode: set.config.Mode, Unsupported: set.config.Unsupported,
 	}
 	if alias.Mode != nil {
 		who.Mode = *alias.Mode
+	}
+	if alias.Unsupported != nil {
+		who.Unsupported = *alias.Unsupported
 	}
 	if m := set.config.Users[client.User].Mode; m != nil {
 		who.Mode = *m

@@ -15,6 +15,21 @@ import (
 	"pgsidecar/proxy/stats"
 )
 
+// pinned waits until one client is pinned for a reason, any if that is empty, and returns what is told about it: it becomes
+// known when the client has got its answer.
+func (p *testProxy) pinned(t testing.TB, reason string) (one stats.PinnedClient) {
+	t.Helper()
+	await(t, "a pin: "+reason, func() bool {
+		all := p.Snapshot().PinnedClients
+		if len(all) != 1 || (reason != "" && all[0].Reason != reason) {
+			return false
+		}
+		one = all[0]
+		return true
+	})
+	return one
+}
+
 func TestPins_eachIsExplainedUntilItEnds(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		database := c.Database(t)
@@ -33,9 +48,7 @@ func TestPins_eachIsExplainedUntilItEnds(t *testing.T) {
 			conn := pgtest.Connect(t, p.url("application_name", "who"))
 			before := time.Now().Add(-time.Second)
 			one(t, conn, test.begin)
-			pinned := p.Snapshot().PinnedClients
-			require.Len(t, pinned, 1, test.begin)
-			got := pinned[0]
+			got := p.pinned(t, "")
 			require.WithinRange(t, got.Since, before, time.Now())
 			require.Equal(t, conn.PgConn().Conn().LocalAddr().String(), got.Client)
 			require.Equal(t, stats.PinnedClient{
@@ -43,9 +56,9 @@ func TestPins_eachIsExplainedUntilItEnds(t *testing.T) {
 				Kind: test.kind, Reason: test.reason, Statement: test.statement,
 			}, got)
 			one(t, conn, "select 1")
-			require.Equal(t, got, p.Snapshot().PinnedClients[0], "what happens later does not change it")
+			require.Equal(t, got, p.pinned(t, ""), "what happens later does not change it")
 			one(t, conn, test.end)
-			require.Empty(t, p.Snapshot().PinnedClients, test.end)
+			await(t, "its end", func() bool { return len(p.Snapshot().PinnedClients) == 0 })
 		}
 	})
 }
@@ -55,9 +68,7 @@ func TestPins_preparedStatementIsNamedByItsText(t *testing.T) {
 	conn := pgtest.Connect(t, p.url())
 	_, err := conn.Exec(t.Context(), "select pg_advisory_lock($1)", 5)
 	require.NoError(t, err)
-	got := p.Snapshot().PinnedClients[0]
-	require.Equal(t, "select pg_advisory_lock($1)", got.Statement)
-	require.Equal(t, "advisory lock", got.Reason)
+	require.Equal(t, "select pg_advisory_lock($1)", p.pinned(t, "advisory lock").Statement)
 }
 
 func TestPins_secondReasonTakesOverWithItsOwnStatement(t *testing.T) {
@@ -65,11 +76,9 @@ func TestPins_secondReasonTakesOverWithItsOwnStatement(t *testing.T) {
 	conn := pgtest.Connect(t, p.url())
 	one(t, conn, "select pg_advisory_lock(1)")
 	one(t, conn, "create temp table t ()")
-	require.Equal(t, `temp table "t", advisory lock`, p.Snapshot().PinnedClients[0].Reason)
+	require.Equal(t, "create temp table t ()", p.pinned(t, `temp table "t", advisory lock`).Statement)
 	one(t, conn, "drop table t")
-	got := p.Snapshot().PinnedClients[0]
-	require.Equal(t, "advisory lock", got.Reason)
-	require.Equal(t, "select pg_advisory_lock(?)", got.Statement)
+	require.Equal(t, "select pg_advisory_lock(?)", p.pinned(t, "advisory lock").Statement)
 }
 
 func TestPins_areCountedAndLoggedOncePerStatement(t *testing.T) {
@@ -79,10 +88,12 @@ func TestPins_areCountedAndLoggedOncePerStatement(t *testing.T) {
 	for range 3 {
 		conn := pgtest.Connect(t, p.url())
 		one(t, conn, "select pg_advisory_lock_shared(42)")
+		one(t, conn, "select 1")
 		require.NoError(t, conn.Close(context.WithoutCancel(t.Context())))
 	}
 	conn := pgtest.Connect(t, p.url())
 	one(t, conn, "create temp table t ()")
+	one(t, conn, "select 1")
 	require.Equal(t, []stats.Count{{Label: "advisory lock", Count: 3}, {Label: "temporary object", Count: 1}}, p.Snapshot().Pins)
 	statements := p.Snapshot().PinningStatements
 	require.Len(t, statements, 2)

@@ -214,7 +214,7 @@ func printStatus(w io.Writer, s *admin.Status) {
 		printTable(w, pinnedRows(s.PinnedClients))
 	}
 	if len(s.PinningStatements) > 0 {
-		fmt.Fprint(w, "\nstatements that have made clients do so:\n")
+		fmt.Fprint(w, "\nstatements that make clients do so:\n")
 		printTable(w, pinningRows(s.PinningStatements))
 	}
 }
@@ -235,10 +235,10 @@ func pinnedRows(clients []admin.PinnedClient) [][]string {
 // pinningRows returns the table of statements that have pinned clients, its head first.
 func pinningRows(statements []admin.PinningStatement) [][]string {
 	rows := make([][]string, 0, 1+len(statements))
-	rows = append(rows, []string{"DATABASE", "USER", "TIMES", "LAST", "REASON", "STATEMENT"})
+	rows = append(rows, []string{"VERDICT", "DATABASE", "USER", "TIMES", "LAST", "REASON", "STATEMENT"})
 	for _, p := range statements {
 		rows = append(rows, []string{
-			printable(p.Database), printable(p.User), strconv.FormatUint(p.Count, 10), p.Last.Local().Format(time.DateTime),
+			p.Verdict, printable(p.Database), printable(p.User), strconv.FormatUint(p.Count, 10), p.Last.Local().Format(time.DateTime),
 			printable(p.Reason), printable(p.Statement),
 		})
 	}

@@ -229,7 +229,7 @@ func TestStatus_textAndJSON(t *testing.T) {
 	require.Regexp(t, `(?m)^app\?\[31m +alice +0 +3 +0 +0 +0 +0\.000 s +42$`, out)
 	require.Contains(t, out, "multiplexing: 1.0 clients for each busy server\n")
 	require.Regexp(t, `(?m)^127\.0\.0\.1:5 +re\?port +app +alice +1h0m\ds +advisory lock +select pg_advisory_lock\(\?\)$`, out)
-	require.Regexp(t, `(?m)^app +alice +7 +\S+ \S+ +LOAD +load \?$`, out)
+	require.Regexp(t, `(?m)^pins +app +alice +7 +\S+ \S+ +LOAD +load \?$`, out)
 	require.NotContains(t, out, "\x1b", "names from clients do not steer the terminal")
 
 	code, out = r.ask("status", "--json")

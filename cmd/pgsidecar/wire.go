@@ -57,7 +57,7 @@ func wire(c config.Config, log *slog.Logger) (proxy.Config, error) {
 		Listen: listen, Loops: c.Loops,
 		Auth: authentication, TLS: wireTLS(c.ClientTLS), Login: wireLogin(c),
 		Server: wireServer(c.Upstream, upstream), Pool: wirePool(c, upstream),
-		Mode: wireMode(c.Pool.Mode), Session: wireSession(c),
+		Mode: wireMode(c.Pool.Mode), Session: wireSession(c), Unsupported: wireUnsupported(c.Session.OnUnsupported),
 		MaxClients: c.Client.MaxClients, MaxClientsPerDatabase: c.Client.MaxClientsPerDatabase, MaxClientsPerUser: c.Client.MaxClientsPerUser,
 		Databases: make(map[string]proxy.Database, len(c.Databases)), Users: make(map[string]proxy.User, len(c.Users)),
 		LogConnections: c.Log.Connections,
@@ -65,6 +65,7 @@ func wire(c config.Config, log *slog.Logger) (proxy.Config, error) {
 	for name, d := range c.Databases {
 		wired.Databases[name] = proxy.Database{
 			Name: d.DBName, User: d.User, Mode: ownMode(d.PoolMode), MaxClients: d.MaxClients, MaxConnections: d.MaxConnections,
+			Unsupported: ownUnsupported(d.OnUnsupported),
 		}
 	}
 	for name, u := range c.Users {
@@ -168,8 +169,28 @@ func wireSession(c config.Config) session.Config {
 	return session.Config{
 		AcquireTimeout: c.Pool.AcquireTimeout, WriteTimeout: c.Client.WriteTimeout, ClientIdleTimeout: c.Client.IdleTimeout,
 		QueryTimeout: c.Timeouts.Query, TransactionTimeout: c.Timeouts.Transaction, IdleTransactionTimeout: c.Timeouts.IdleTransaction,
-		SentinelEvery: c.Session.SentinelEvery, PreparedPerServer: c.PreparedStatements.Max, PreparedPerClient: c.PreparedStatements.MaxPerClient,
+		SentinelEvery: c.Session.SentinelEvery, Explain: c.Session.Explain, PreparedPerServer: c.PreparedStatements.Max, PreparedPerClient: c.PreparedStatements.MaxPerClient,
 	}
+}
+
+// ownUnsupported translates what is said for a database, which may leave it to the session section.
+func ownUnsupported(u config.OnUnsupported) *session.Unsupported {
+	if u == "" {
+		return nil
+	}
+	own := wireUnsupported(u)
+	return &own
+}
+
+func wireUnsupported(u config.OnUnsupported) session.Unsupported {
+	switch u {
+	case config.UnsupportedError:
+		return session.RefuseUnsupported
+	case config.UnsupportedWarn:
+		return session.WarnUnsupported
+	case config.UnsupportedPin:
+	}
+	return session.PinUnsupported
 }
 
 func wireMode(m config.PoolMode) session.Mode {

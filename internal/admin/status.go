@@ -84,9 +84,10 @@ type PinnedClient struct {
 	Statement   string    `json:"statement"` // Without its values, shortened; empty if not known.
 }
 
-// PinningStatement is a statement that has pinned sessions since the start.
+// PinningStatement is a statement that has pinned sessions since the start, or would have.
 type PinningStatement struct {
-	Reason    string    `json:"reason"` // Of the latest time, as the rest.
+	Verdict   string    `json:"verdict"` // pins, refused, would pin, would be refused.
+	Reason    string    `json:"reason"`  // Of the latest time, as the rest.
 	Statement string    `json:"statement"`
 	Database  string    `json:"database"`
 	User      string    `json:"user"`
@@ -167,7 +168,8 @@ func newStatus(s *stats.Snapshot) Status {
 	}
 	for _, p := range s.PinningStatements {
 		status.PinningStatements = append(status.PinningStatements, PinningStatement{
-			Reason: p.Reason, Statement: p.Statement, Database: p.Database, User: p.User, Count: p.Count, Last: p.Since,
+			Verdict: p.Verdict.String(), Reason: p.Reason, Statement: p.Statement,
+			Database: p.Database, User: p.User, Count: p.Count, Last: p.Since,
 		})
 	}
 	return status

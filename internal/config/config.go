@@ -82,6 +82,8 @@ type Timeouts struct {
 // Session is how the state of clients' sessions is kept apart.
 type Session struct {
 	SentinelEvery int // Releases.
+	OnUnsupported OnUnsupported
+	Explain       bool // A dry run.
 }
 
 // PreparedStatements bounds the tables of prepared statements.
@@ -114,6 +116,8 @@ type Database struct {
 	PoolMode       PoolMode
 	MaxClients     int
 	MaxConnections int
+
+	OnUnsupported OnUnsupported // "" is that of the session section.
 }
 
 // User is a setting for one user.
@@ -149,6 +153,8 @@ type Log struct {
 type (
 	// PoolMode says how long a client keeps its server. In a Database or User "" is the mode of the pool.
 	PoolMode string
+	// OnUnsupported says what becomes of statements whose effect only one server connection can keep.
+	OnUnsupported string
 	// AuthMethod says how a client proves who it is.
 	AuthMethod string
 	// UnknownUsers says what happens to users that are neither in the upstream URL nor in the users file.
@@ -170,6 +176,13 @@ const (
 	PoolTransaction PoolMode = "transaction"
 	PoolSession     PoolMode = "session"
 	PoolStatement   PoolMode = "statement"
+)
+
+// What becomes of statements that pin.
+const (
+	UnsupportedPin   OnUnsupported = "pin"
+	UnsupportedError OnUnsupported = "error"
+	UnsupportedWarn  OnUnsupported = "warn"
 )
 
 // The authentication methods.
@@ -242,7 +255,7 @@ func Default() Config {
 		Failover:           Failover{Hold: 10 * time.Second},
 		Client:             Client{MaxClients: 10_000, LoginTimeout: time.Minute, WriteTimeout: time.Minute},
 		PreparedStatements: PreparedStatements{Max: 200, MaxPerClient: 5000},
-		Session:            Session{SentinelEvery: 10_000},
+		Session:            Session{SentinelEvery: 10_000, OnUnsupported: UnsupportedPin},
 		ClientAuth:         ClientAuth{Method: AuthTrust, UnknownUsers: UnknownReject},
 		ClientTLS:          ClientTLS{Mode: TLSDisable, MinVersion: TLS12},
 		Drain:              Drain{Timeout: 30 * time.Second, MinLinger: 5 * time.Second, QuietPeriod: 3 * time.Second},

@@ -129,6 +129,16 @@ func (c *Config) poolOptions() []option {
 		key: "session.sentinel_every", value: number(&c.Session.SentinelEvery, 0, 1_000_000_000),
 		doc: "Every so many releases the server that is released is asked, off the client's path, whether it holds anything of its client. " +
 			"What should never happen closes it, is logged, and counts in pgsidecar_state_leaks_total. 0 asks never, 1 always.",
+	}, {
+		key: "session.on_unsupported", value: onUnsupported(&c.Session.OnUnsupported),
+		doc: "What becomes, in pool mode transaction, of statements whose effect only one server connection can keep (temporary tables, session " +
+			"advisory locks, WITH HOLD and others): pin, the client keeps its connection until that is gone; warn, so it does and is told by a WARNING; " +
+			"error, such a statement is refused with SQLSTATE 0A000 and not run. What a function does without the text showing it " +
+			"is found afterwards, and pins with a WARNING. It counts for clients that log in from then on.",
+	}, {
+		key: "session.explain", value: boolean(&c.Session.Explain),
+		doc: "A dry run: the log and the status tell, once for each statement, what on_unsupported: error would refuse (it is run), and in " +
+			"pool mode session, what would pin in pool mode transaction as far as texts show it.",
 	}}
 }
 
@@ -219,6 +229,7 @@ func (d *Database) options() []option {
 			key: "max_connections", value: number(&d.MaxConnections, 0, maxServers), alias: "max_db_connections",
 			doc: "In place of pool.max_connections_per_database; of several names for one database, the lowest.",
 		},
+		{key: "on_unsupported", value: onUnsupported(&d.OnUnsupported), doc: "In place of session.on_unsupported."},
 	}
 }
 
@@ -273,6 +284,10 @@ func (c *Config) processOptions() []option {
 }
 
 func poolMode(to *PoolMode) value { return choice(to, PoolTransaction, PoolSession, PoolStatement) }
+
+func onUnsupported(to *OnUnsupported) value {
+	return choice(to, UnsupportedPin, UnsupportedError, UnsupportedWarn)
+}
 
 // variableOf returns the name of the environment variable that sets the key.
 func variableOf(key string) string {

@@ -1,11 +1,8 @@
 package session
 
 import (
-	"time"
-
 	"pgsidecar/proxy/state"
 	"pgsidecar/proxy/statement"
-	"pgsidecar/proxy/stats"
 )
 
 // pin is why a session keeps its server between transactions.
@@ -47,25 +44,21 @@ func (s *Session) pin(why state.Effect, kind, reason string, d duration) {
 		return
 	}
 	s.pinned = &pin{kind: kind, reason: reason, lasting: d != whileFound, endless: d == endless}
-	application, _ := s.settings.Get("application_name")
-	text := s.link.causes.of(why)
-	one := stats.PinnedClient{
-		Client: s.conn.Remote().String(), Application: application, Database: s.who.Database, User: s.who.User,
-		Kind: kind, Reason: reason, Statement: state.Outline(text, maxOutline), Since: time.Now(),
+	var text []byte
+	if s.link != nil { // it is not at a login
+		text = s.link.causes.of(why)
 	}
+	one := s.pinnedClient(kind, reason, text)
 	if pins.add(s, one, state.Fingerprint(text)) {
 		s.worker.log().Info("session is pinned to its server; said once for each statement", attrsOfPin(&one)...)
 	}
+	s.warn(reason)
 }
 
 // pinFor is pin for what a text says and no audit shows.
 func (s *Session) pinFor(why state.Effect, d duration) {
 	kind, _ := state.Pins(why)
-	reason := state.Reason(s.link.causes.of(why), why)
-	if reason == "" {
-		reason = kind
-	}
-	s.pin(why, kind, reason, d)
+	s.pin(why, kind, reasonOf(why, s.link.causes.of(why)), d)
 }
 
 // isLarge tells whether it is statements too large to be kept that hold the session.

@@ -24,6 +24,7 @@ type Pins struct {
 type pinningKey struct {
 	database    string
 	kind        string
+	verdict     stats.Verdict
 	fingerprint uint64
 }
 
@@ -48,7 +49,18 @@ func (p *Pins) add(s *Session, one stats.PinnedClient, fingerprint uint64) (firs
 	defer p.mu.Unlock()
 	p.mu.sessions[s] = one
 	p.mu.total[one.Kind]++
-	key := pinningKey{one.Database, one.Kind, fingerprint}
+	return p.countLocked(one, stats.DoesPin, fingerprint)
+}
+
+// report notes a statement that has pinned no session, and reports whether it is one that has not been seen before.
+func (p *Pins) report(one stats.PinnedClient, verdict stats.Verdict, fingerprint uint64) (first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.countLocked(one, verdict, fingerprint)
+}
+
+func (p *Pins) countLocked(one stats.PinnedClient, verdict stats.Verdict, fingerprint uint64) (first bool) {
+	key := pinningKey{one.Database, one.Kind, verdict, fingerprint}
 	known := p.mu.statements[key]
 	if known == nil {
 		if len(p.mu.statements) >= maxPinning {
@@ -57,7 +69,7 @@ func (p *Pins) add(s *Session, one stats.PinnedClient, fingerprint uint64) (firs
 		known = new(stats.PinningStatement)
 		p.mu.statements[key] = known
 	}
-	known.PinnedClient = one
+	known.PinnedClient, known.Verdict = one, verdict
 	known.Count++
 	return known.Count == 1
 }
@@ -92,17 +104,17 @@ func (p *Pins) Clients() []stats.PinnedClient {
 func (p *Pins) Totals() []stats.Count {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var all []stats.Count
+	all := make([]stats.Count, 0, len(p.mu.total))
 	for _, kind := range slices.Sorted(maps.Keys(p.mu.total)) {
 		all = append(all, stats.Count{Label: kind, Count: p.mu.total[kind]})
 	}
 	return all
 }
 
-// Statements returns the statements that have pinned sessions, the one that has done so most often first.
+// Statements returns the statements that have pinned sessions, or would have, the most frequent first.
 func (p *Pins) Statements() []stats.PinningStatement {
 	p.mu.Lock()
-	var all []stats.PinningStatement
+	all := make([]stats.PinningStatement, 0, len(p.mu.statements))
 	for _, one := range p.mu.statements {
 		all = append(all, *one)
 	}

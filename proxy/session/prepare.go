@@ -241,6 +241,9 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 		return taken
 	}
 	st, alias := s.prepareFor(e, at, name)
+	if st != nil && st.Effects.Has(pinning) && s.refuses(st.Effects, st.Query()) {
+		return s.bindRefusal(e, at, p, portal, st.Effects, st.Query())
+	}
 	if st != nil {
 		s.effects |= st.Effects
 		if st.Effects.Has(leaving) {

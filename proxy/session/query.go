@@ -24,6 +24,11 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	if p.End {
 		effects = state.Effects(queryText(p))
 	}
+	if p.End && effects.Has(pinning) && s.refuses(effects, string(queryText(p))) {
+		e.cut(at, at+len(p.Data))
+		e.out = wire.AppendQuery(e.out, refusalSQL(effects, queryText(p)))
+		effects = 0
+	}
 	if effects&state.Deallocate != 0 {
 		if st, name := s.deallocated(queryText(p)); st != nil {
 			st = s.decoy(e, at)

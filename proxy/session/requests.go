@@ -295,6 +295,7 @@ func (s *Session) forward(e *edit, at int, p wire.Piece) next {
 	}
 	switch p.Type {
 	case wire.Query:
+		s.explain(p)
 		s.worker.Stats.StatementsSimple.Inc()
 		l.Replies.Push(server.Entry{Kind: server.Query})
 		l.NextSegment()
@@ -306,6 +307,7 @@ func (s *Session) forward(e *edit, at int, p wire.Piece) next {
 		l.Replies.Push(server.Entry{Kind: server.Sync})
 		l.NextSegment()
 	case wire.Parse:
+		s.explain(p)
 		l.Replies.Push(server.Entry{Kind: server.Parse})
 	case wire.Bind:
 		l.Replies.Push(server.Entry{Kind: server.Bind})

@@ -30,6 +30,7 @@ type Client struct {
 	Protocol       uint32 // negotiated version: 3<<16, or 3<<16|2
 	Mode           Mode
 	Pool           *pool.Pool
+	Unsupported    Unsupported // what becomes of statements that pin (modes Transaction and Statement)
 
 	// Settings are the startup parameters that become settings (modes Transaction and Statement).
 	Settings []state.Setting

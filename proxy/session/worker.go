@@ -26,6 +26,10 @@ type Config struct {
 	// SentinelEvery makes every so many released servers prove that they hold nothing of their client; 0: none has to.
 	SentinelEvery int
 
+	// Explain makes a dry run: what RefuseUnsupported would refuse is run and reported, and so is, in mode WholeSession,
+	// what would pin in mode Transaction.
+	Explain bool
+
 	PreparedPerServer int // statements that a server holds; default 200, never less than 2
 	PreparedPerClient int // names that a client may have; default 5000
 }

@@ -136,6 +136,7 @@ func TestAudit_hostileSearchPath_changesNothing(t *testing.T) {
 			SELECT pg_advisory_lock(1); DECLARE c CURSOR WITH HOLD FOR SELECT 1`)
 		a := s.audit(pgtest.Superuser, "app.x")
 		require.Equal(t, Audit{
+			TempName: "view pg_depend",
 			Settings: []Setting{{"search_path", "evil, pg_temp, pg_catalog"}}, Temp: 2, Locks: 1, Cursors: []string{"c"},
 		}, a)
 		require.Empty(t, s.run("SELECT * FROM evil.executed"))

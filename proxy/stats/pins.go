@@ -12,11 +12,38 @@ type PinnedClient struct {
 	Since     time.Time
 }
 
-// PinningStatement is a statement that has pinned sessions, with the latest of them.
+// PinningStatement is a statement that has pinned sessions, or would have, with the latest of them.
 type PinningStatement struct {
 	PinnedClient
 
-	Count uint64 // How often.
+	Verdict Verdict
+	Count   uint64 // How often.
+}
+
+// Verdict is what became of a statement that pins.
+type Verdict uint8
+
+// Verdicts.
+const (
+	DoesPin        Verdict = iota
+	Refused                // It was not run.
+	WouldPin               // Dry run in pool mode session: it would pin in pool mode transaction.
+	WouldBeRefused         // Dry run: it was run although it is to be refused.
+)
+
+// String says it in words.
+func (v Verdict) String() string {
+	switch v {
+	case DoesPin:
+		return "pins"
+	case Refused:
+		return "refused"
+	case WouldPin:
+		return "would pin"
+	case WouldBeRefused:
+		return "would be refused"
+	}
+	return "unknown"
 }
 
 // ClientsPerBusyServer is the multiplexing ratio of this moment: how many clients share each server that is in use. It is 0
