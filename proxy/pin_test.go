@@ -100,7 +100,7 @@ func TestPins_areCountedAndLoggedOncePerStatement(t *testing.T) {
 	require.Equal(t, "select pg_advisory_lock_shared(?)", statements[0].Statement)
 	require.EqualValues(t, 3, statements[0].Count)
 	require.Equal(t, 1, strings.Count(log.String(), `reason="advisory lock"`))
-	require.Equal(t, 1, strings.Count(log.String(), `temp table`))
+	require.Equal(t, 1, strings.Count(log.String(), `reason="temp table`))
 	require.NotContains(t, log.String(), "42")
 	require.InDelta(t, 1, func() float64 { s := p.Snapshot(); return s.ClientsPerBusyServer() }(), 0.01)
 }
