@@ -87,7 +87,7 @@ func TestPins_areCountedAndLoggedOncePerStatement(t *testing.T) {
 	p := startFor(t, c.URL(c.Database(t), pgtest.Superuser), func(config *proxy.Config) { config.Pool.MaxConnections = 3 }, &log)
 	for range 3 {
 		conn := pgtest.Connect(t, p.url())
-		one(t, conn, "select pg_advisory_lock_shared(42)")
+		one(t, conn, "select pg_advisory_lock_shared(987654321)")
 		one(t, conn, "select 1")
 		require.NoError(t, conn.Close(context.WithoutCancel(t.Context())))
 	}
@@ -101,7 +101,7 @@ func TestPins_areCountedAndLoggedOncePerStatement(t *testing.T) {
 	require.EqualValues(t, 3, statements[0].Count)
 	require.Equal(t, 1, strings.Count(log.String(), `reason="advisory lock"`))
 	require.Equal(t, 1, strings.Count(log.String(), `reason="temp table`))
-	require.NotContains(t, log.String(), "42")
+	require.NotContains(t, log.String(), "987654321")
 	require.InDelta(t, 1, func() float64 { s := p.Snapshot(); return s.ClientsPerBusyServer() }(), 0.01)
 }
 
