@@ -46,8 +46,8 @@ fmt: ## Format the sources
 vuln: ## Look for known vulnerabilities (needs the network)
 	@go tool -modfile=internal/tools/go.mod govulncheck ./...
 
-rollouts: ## Restart pods a hundred times under load, as the kubelet does: nothing may fail (ten minutes)
-	@PGSIDECAR_ROLLOUTS=100 go test -race -count 1 -timeout 30m -run TestRollout ./cmd/pgsidecar
+rollouts: ## Restart pods a hundred times under load, as the kubelet does: nothing may fail (a quarter of an hour)
+	@PGSIDECAR_ROLLOUTS=100 go test -race -count 1 -timeout 60m -run TestRollout ./cmd/pgsidecar
 
 fuzz: ## Run every fuzz target for FUZZTIME (30s) each
 	@scripts/fuzz.sh $(FUZZTIME)

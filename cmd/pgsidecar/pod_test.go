@@ -32,6 +32,7 @@ const asProgram = "PGSIDECAR_TEST_AS_PROGRAM"
 type pod struct {
 	t      *testing.T
 	name   string // Its application_name at the server.
+	user   string // As whom clients log in.
 	dir    string // Of its sockets.
 	grace  time.Duration
 	cmd    *exec.Cmd
@@ -48,12 +49,22 @@ func newPod(t *testing.T, cluster *pgtest.Cluster, name string, grace time.Durat
 // newPodIn is newPod with a directory for the sockets.
 func newPodIn(t *testing.T, cluster *pgtest.Cluster, dir, name string, grace time.Duration, environ ...string) *pod {
 	t.Helper()
-	p := &pod{t: t, name: name, dir: dir, grace: grace, stderr: new(buffer), exited: make(chan struct{})}
-	p.cmd = exec.Command(os.Args[0])
-	p.cmd.Env = append([]string{
+	cmd := exec.Command(os.Args[0])
+	p := &pod{t: t, name: name, user: pgcluster.Superuser, dir: dir, grace: grace, cmd: cmd}
+	cmd.Env = append([]string{
+		"GORACE=atexit_sleep_ms=10", // A whole second otherwise, at each end.
 		asProgram + "=1", "DATABASE_URL=" + cluster.URL("postgres", pgcluster.Superuser) + "&application_name=" + name,
-		"PGSIDECAR_LISTEN=" + p.dir, "PGSIDECAR_HTTP_LISTEN=" + p.http(), "PGSIDECAR_POOL_MAX_CONNECTIONS=4",
+		"PGSIDECAR_LISTEN=" + dir, "PGSIDECAR_HTTP_LISTEN=" + p.http(), "PGSIDECAR_POOL_MAX_CONNECTIONS=4",
 	}, environ...)
+	p.start(func() bool { return p.probe("/readyz") == http.StatusOK })
+	return p
+}
+
+// start starts the process and returns when it is ready. The test ends it.
+func (p *pod) start(ready func() bool) {
+	p.t.Helper()
+	p.stderr, p.exited = new(buffer), make(chan struct{})
+	t := p.t
 	p.cmd.Stderr = p.stderr
 	require.NoError(t, p.cmd.Start())
 	go p.wait()
@@ -61,7 +72,7 @@ func newPodIn(t *testing.T, cluster *pgtest.Cluster, dir, name string, grace tim
 		_ = p.cmd.Process.Kill() // It has ended, unless the test has failed.
 		<-p.exited
 	})
-	for ctx := t.Context(); p.probe("/readyz") != http.StatusOK; {
+	for ctx := t.Context(); !ready(); {
 		select {
 		case <-p.exited:
 			require.Fail(t, "the sidecar has not started", "%s", p.stderr)
@@ -69,7 +80,6 @@ func newPodIn(t *testing.T, cluster *pgtest.Cluster, dir, name string, grace tim
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return p
 }
 
 // wait is the goroutine that notes the end of the process.
@@ -117,7 +127,7 @@ func (p *pod) await(cluster *pgtest.Cluster, since time.Time) {
 
 // connect is a client of the pod.
 func (p *pod) connect(ctx context.Context) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, "host="+p.dir+" port=6432 user="+pgcluster.Superuser+" dbname=postgres")
+	return pgx.Connect(ctx, "host="+p.dir+" port=6432 user="+p.user+" dbname=postgres")
 }
 
 // application is workers that run transactions until they are told to stop; then each ends what it is at, opens one more
@@ -127,10 +137,26 @@ type application struct {
 	done sync.WaitGroup
 	ran  atomic.Int64
 	errs chan error
+
+	tolerant bool // Failures are counted, and the worker tries again.
+	failed   failures
 }
 
+// failures counts what a tolerant application has met. At most one login a worker is tried every retryEvery.
+type failures struct{ logins, transactions atomic.Int64 }
+
+const retryEvery = 10 * time.Millisecond
+
+// errLogin marks a failure to log in.
+var errLogin = errors.New("connect")
+
 func (p *pod) application(workers int) *application {
-	a := &application{stop: make(chan struct{}), errs: make(chan error, workers)}
+	return p.run(&application{}, workers)
+}
+
+// run starts the workers of an application.
+func (p *pod) run(a *application, workers int) *application {
+	a.stop, a.errs = make(chan struct{}), make(chan error, workers)
 	for i := range workers {
 		a.done.Go(func() {
 			if err := a.work(p, i); err != nil {
@@ -152,17 +178,31 @@ func (a *application) work(p *pod, worker int) error {
 			last = true
 		default:
 		}
-		if err := a.connection(ctx, p, worker, last); err != nil || last {
+		err := a.connection(ctx, p, worker, last)
+		if err != nil && a.tolerant {
+			a.count(err)
+			<-time.After(retryEvery)
+			err = nil
+		}
+		if err != nil || last {
 			return err
 		}
 	}
+}
+
+func (a *application) count(err error) {
+	if errors.Is(err, errLogin) {
+		a.failed.logins.Add(1)
+		return
+	}
+	a.failed.transactions.Add(1)
 }
 
 // connection runs some transactions on one connection.
 func (a *application) connection(ctx context.Context, p *pod, worker int, last bool) error {
 	conn, err := p.connect(ctx)
 	if err != nil {
-		return fmt.Errorf("connect (last: %t): %w", last, err)
+		return fmt.Errorf("%w (last: %t): %w", errLogin, last, err)
 	}
 	for range 20 {
 		err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {

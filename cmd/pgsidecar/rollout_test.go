@@ -21,7 +21,7 @@ func rollouts(t *testing.T) int {
 		require.NoError(t, err)
 		return n
 	}
-	return 5
+	return 2
 }
 
 // workTable makes the table that applications write to, and returns what sums it up.
@@ -122,15 +122,26 @@ func TestRollout_clientsThatStay_getWhatIsPromised(t *testing.T) {
 	require.NoError(t, err)
 	slow := p.asking(ctx, t, "select pg_sleep(60)")
 	short := p.asking(ctx, t, "select pg_sleep(1)")
+	pinned, err := p.connect(ctx) // Keeps its server between transactions.
+	require.NoError(t, err)
+	_, err = pinned.Exec(ctx, "create temp table mine (n int); select pg_advisory_lock(7)")
+	require.NoError(t, err)
+	working, err := p.connect(ctx) // Likewise, and is within a transaction that ends in time.
+	require.NoError(t, err)
+	_, err = working.Exec(ctx, "create temp table mine (n int)")
+	require.NoError(t, err)
+	_, err = working.Exec(ctx, "begin; insert into mine values (1); insert into target select n + 2 from mine")
+	require.NoError(t, err)
 	copying := p.asking(ctx, t, "copy (select pg_sleep(0.01) from generate_series(1, 6000)) to stdout")
 	require.Eventually(t, func() bool {
-		return pgtest.Value[int](t, cluster, "select count(*)::int from pg_stat_activity where application_name = 'stay' and state <> 'idle'") == 5
+		return pgtest.Value[int](t, cluster, "select count(*)::int from pg_stat_activity where application_name = 'stay' and state <> 'idle'") == 6
 	}, time.Minute, 5*time.Millisecond)
 
 	terminated := time.Now()
 	p.signal()
 	// Who is idle is told at once; what comes new is refused.
 	require.Equal(t, "57P01", sqlState(waitClosed(ctx, idle.PgConn())))
+	require.Equal(t, "57P01", sqlState(waitClosed(ctx, pinned.PgConn())), "its temporary table goes with it, now or later")
 	_, err = p.connect(ctx)
 	require.Equal(t, "57P03", sqlState(err))
 	require.Equal(t, http.StatusOK, p.probe("/livez"))
@@ -138,6 +149,9 @@ func TestRollout_clientsThatStay_getWhatIsPromised(t *testing.T) {
 	_, err = finishing.Exec(ctx, "commit")
 	require.NoError(t, err)
 	require.Equal(t, "57P01", sqlState(waitClosed(ctx, finishing.PgConn())))
+	_, err = working.Exec(ctx, "commit")
+	require.NoError(t, err)
+	require.Equal(t, "57P01", sqlState(waitClosed(ctx, working.PgConn())))
 	require.NoError(t, <-short)
 	// At the deadline the rest is told and cut.
 	for what, err := range map[string]error{"a transaction held open": waitClosed(ctx, holding.PgConn()), "slow query": <-slow, "copy": <-copying} {
@@ -145,9 +159,9 @@ func TestRollout_clientsThatStay_getWhatIsPromised(t *testing.T) {
 	}
 	p.await(cluster, terminated)
 	require.Less(t, time.Since(terminated), 10*time.Second, "two seconds to drain, and the time to close")
-	require.Regexp(t, `level=WARN msg=ended idle=1 finished=2 cut=3 .*late=true`, p.stderr.String())
-	require.Equal(t, [][]string{{"1"}}, cluster.Query(t, "select n from target"))
-	require.Empty(t, cluster.Query(t, "select 1 from pg_locks where relation = 'target'::regclass"), "locks are gone")
+	require.Regexp(t, `level=WARN msg=ended idle=2 finished=3 cut=3 .*late=true`, p.stderr.String())
+	require.Equal(t, [][]string{{"1"}, {"3"}}, cluster.Query(t, "select n from target order by n"))
+	require.Empty(t, cluster.Query(t, "select 1 from pg_locks where relation = 'target'::regclass or locktype = 'advisory'"), "locks are gone")
 }
 
 // TestRollout_noticed_idleServersAreGivenBack is what a pod that ends owes to the others: their room at the server.
