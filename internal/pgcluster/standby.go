@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,6 +48,21 @@ func (c *Cluster) Follow(primary *Cluster) error {
 		return err
 	}
 	return c.configure()
+}
+
+// Rewind kills this cluster if it runs and makes it a standby of a running primary with a new base backup, whatever it has
+// written since their ways parted. It keeps its port; Start starts it.
+//
+// pg_rewind would do the same with less to copy, but some packages of PostgreSQL come without it.
+func (c *Cluster) Rewind(ctx context.Context, primary *Cluster) error {
+	if err := c.Kill(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.DataDir()); err != nil {
+		return fmt.Errorf("remove data directory: %w", err)
+	}
+	c.primary = primary.conninfo(filepath.Base(c.cfg.Dir))
+	return c.fillFrom(ctx, primary)
 }
 
 func (c *Cluster) conninfo(name string) string {
@@ -104,6 +120,23 @@ func (c *Cluster) Promote(ctx context.Context) (err error) {
 	}
 	c.primary = ""
 	return nil
+}
+
+// PauseReplay makes a standby receive without replaying and returns when it replays nothing more; pg_wal_replay_resume() ends that.
+func (c *Cluster) PauseReplay(ctx context.Context) (err error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	if _, err := queryValue(ctx, conn, "SELECT pg_wal_replay_pause()"); err != nil {
+		return err
+	}
+	return poll(ctx, func() (bool, error) {
+		// Until it looks the next time, the startup process may replay a record more.
+		state, err := queryValue(ctx, conn, "SELECT pg_get_wal_replay_pause_state()")
+		return state == "paused", err
+	})
 }
 
 // WaitForStandby waits until a standby has replayed all that this primary has written.

@@ -87,6 +87,30 @@ func (c *Cluster) WaitForStandby(t testing.TB, standby *Cluster) {
 	check(t, c.Cluster.WaitForStandby(ctx, standby.Cluster))
 }
 
+// PauseReplay makes a standby receive without replaying, until ResumeReplay. Reads of it become stale.
+func (c *Cluster) PauseReplay(t testing.TB) {
+	t.Helper()
+	ctx, cancel := bounded()
+	defer cancel()
+	check(t, c.Cluster.PauseReplay(ctx))
+}
+
+// ResumeReplay ends a PauseReplay.
+func (c *Cluster) ResumeReplay(t testing.TB) {
+	t.Helper()
+	c.Exec(t, "SELECT pg_wal_replay_resume()")
+}
+
+// Rewind stops this server, gives it a primary's data and starts it as a standby of that: what a server has to go through that
+// was the primary and has written what its successor does not have.
+func (c *Cluster) Rewind(t testing.TB, primary *Cluster) {
+	t.Helper()
+	ctx, cancel := bounded()
+	defer cancel()
+	check(t, c.Cluster.Rewind(ctx, primary.Cluster))
+	check(t, c.Start(ctx))
+}
+
 // bounded is not the test's context: that one is already over when cleanups run.
 func bounded() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), timeout)

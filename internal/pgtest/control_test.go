@@ -44,6 +44,37 @@ func TestFollow_oldPrimaryBecomesStandby(t *testing.T) {
 	require.Equal(t, 7, pgtest.Value[int](t, a, "SELECT v FROM t"))
 }
 
+func TestRewind_oldPrimaryWithWorkOfItsOwnFollows(t *testing.T) {
+	a := pgtest.Start(t, pgtest.Config{})
+	b := a.Standby(t, nil)
+	a.Exec(t, "CREATE TABLE t (v int)")
+	a.WaitForStandby(t, b)
+	port := a.Port()
+	b.PauseReplay(t)
+	b.Promote(t)
+	a.Exec(t, "INSERT INTO t VALUES (1)") // Nobody else has it.
+	b.Exec(t, "INSERT INTO t VALUES (2)")
+
+	a.Rewind(t, b)
+	require.Equal(t, port, a.Port())
+	b.Exec(t, "INSERT INTO t VALUES (3)")
+	b.WaitForStandby(t, a)
+	require.Equal(t, [][]string{{"2"}, {"3"}}, a.Query(t, "SELECT v FROM t ORDER BY v"))
+}
+
+func TestPauseReplay_standbyStaysBehindUntilResumed(t *testing.T) {
+	a := pgtest.Start(t, pgtest.Config{})
+	b := a.Standby(t, nil)
+	a.Exec(t, "CREATE TABLE t (v int)")
+	a.WaitForStandby(t, b)
+	b.PauseReplay(t)
+	a.Exec(t, "INSERT INTO t VALUES (1)")
+	require.Zero(t, pgtest.Value[int](t, b, "SELECT count(*)::int FROM t"))
+	b.ResumeReplay(t)
+	a.WaitForStandby(t, b)
+	require.Equal(t, 1, pgtest.Value[int](t, b, "SELECT count(*)::int FROM t"))
+}
+
 func TestKill_committedRowsSurviveTheRestart(t *testing.T) {
 	c := pgtest.Start(t, pgtest.Config{})
 	port := c.Port()

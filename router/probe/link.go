@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync/atomic"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 // allowance is how many bytes a server may send for one login or one answer. Answers have a few hundred.
-const allowance = 1 << 20
+const allowance = 256 << 10
 
 var (
 	errTooMuch  = errors.New("the server sends without end")
@@ -56,9 +57,7 @@ func (c *Config) open(ctx context.Context, parameters map[string]string) (*link,
 		}
 		config.Password = password
 	}
-	for name, value := range parameters {
-		config.RuntimeParams[name] = value
-	}
+	maps.Copy(config.RuntimeParams, parameters)
 	var last *socket
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -216,8 +215,9 @@ func (l *link) close(sound bool) {
 		l.frontend.Send(&pgproto3.Terminate{})
 		_ = l.frontend.Flush() // The server sees the end in any case.
 	}
-	_ = l.socket.Close()  // Not conn: TLS would say goodbye, for which a frozen server could make us wait.
-	for range l.answers { //nolint:revive // It is empty when the reader has ended.
+	_ = l.socket.Close() // Not conn: TLS would say goodbye, for which a frozen server could make us wait.
+	for range l.answers {
+		// What came too late. The reader closes the channel.
 	}
 }
 
