@@ -13,3 +13,6 @@ func (p *Proxy) LoopStats() (all loop.Stats) {
 	}
 	return all
 }
+
+// Recycle has every server connection replaced.
+func (p *Proxy) Recycle() { p.target.Recycle("test") }
