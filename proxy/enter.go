@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"unique"
 
 	"pgsidecar/proxy/auth"
 	"pgsidecar/proxy/login"
@@ -118,7 +119,7 @@ func (p *Proxy) place(set *setting, client *login.Client) (*session.Client, plac
 		user = alias.User
 	}
 	who := &session.Client{
-		User: client.User, Database: client.Database, Protocol: client.Protocol,
+		User: same(client.User), Database: same(client.Database), Protocol: client.Protocol,
 		Mode: set.config.Mode, Unsupported: set.config.Unsupported,
 	}
 	if alias.Mode != nil {
@@ -140,8 +141,11 @@ func (p *Proxy) place(set *setting, client *login.Client) (*session.Client, plac
 			who.Settings = append(who.Settings, state.Setting(parameter))
 		}
 	}
-	return who, place{database: client.Database, user: client.User}
+	return who, place{database: who.Database, user: who.User}
 }
+
+// same returns one string for all that are equal, so that many clients keep the names of few users and databases.
+func same(s string) string { return unique.Make(s).Value() }
 
 // privateLogin makes the client's startup packet that of its server, word for word. The password is the dialer's to know.
 func privateLogin(client *login.Client, database, user string) *server.Login {

@@ -43,6 +43,7 @@ func runProxy(ctx context.Context, in invocation, file string) error {
 		return &configError{err}
 	}
 	log, level := newLog(in.stderr, c.Log)
+	limitGarbage(in)
 	limitMemory(ctx, in, log)
 	opened, err := in.open(c, log)
 	if err != nil {

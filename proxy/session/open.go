@@ -137,7 +137,7 @@ func (s *Session) welcome(parameters []byte, pid uint32) {
 	}
 	s.key = key
 	s.phase = active
-	s.who.Login = nil // idle clients are to cost little
+	s.who.Login, s.who.Settings = nil, nil // idle clients are to cost little
 	b := wire.AppendKey(slices.Concat(w.local[:0], parameters), key.PID(), key.Secret())
 	b = wire.AppendReadyForQuery(b, wire.Idle)
 	w.local = keepBuffer(b)

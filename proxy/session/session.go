@@ -32,7 +32,8 @@ type Client struct {
 	Pool           *pool.Pool
 	Unsupported    Unsupported // what becomes of statements that pin (modes Transaction and Statement)
 
-	// Settings are the startup parameters that become settings (modes Transaction and Statement).
+	// Settings are the startup parameters that become settings (modes Transaction and Statement). They are there until the
+	// client has been welcomed.
 	Settings []state.Setting
 
 	// Login is how to log in to a server of the session's own: in modes WholeSession and Replication, and in the others
