@@ -31,6 +31,10 @@ type Config struct {
 	// MaxClients bounds the logged-in clients; 0 means no limit, as for the two others.
 	MaxClients, MaxClientsPerDatabase, MaxClientsPerUser int
 
+	// MemoryShare is the percentage of Go's memory limit from which on no client is admitted; 0 means no limit, as does
+	// a process without a memory limit.
+	MemoryShare int
+
 	Databases map[string]Database // by the name that clients ask for
 	Users     map[string]User     // by the name that clients log in with
 

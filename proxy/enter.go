@@ -166,7 +166,9 @@ func privateLogin(client *login.Client, database, user string) *server.Login {
 func (p *Proxy) admission(set *setting, at place) *refusal {
 	exceeded := ""
 	if p.Phase() < stats.Draining {
-		if exceeded = p.clients.enter(at, set.config.limits(at)); exceeded == "" {
+		if p.memory.full(set.config.MemoryShare) {
+			exceeded = "the share of the memory limit"
+		} else if exceeded = p.clients.enter(at, set.config.limits(at)); exceeded == "" {
 			return nil
 		}
 	}

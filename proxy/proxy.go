@@ -42,6 +42,7 @@ type Proxy struct {
 	clients census
 	traffic traffic
 	secrets secrets
+	memory  *memory
 
 	phase     atomic.Uint32 // a stats.Phase
 	listeners []net.Listener
@@ -64,7 +65,7 @@ func New(config Config, log *slog.Logger) (*Proxy, error) {
 		return nil, errors.New("no upstream: there is no server to connect to")
 	}
 	config.Loops = max(config.Loops, 1)
-	p := &Proxy{log: log, started: time.Now()}
+	p := &Proxy{log: log, started: time.Now(), memory: newMemory()}
 	p.clients.init()
 	first, err := prepare(config, nil)
 	if err != nil {

@@ -27,17 +27,20 @@ func limitGarbage(in invocation) {
 	}
 }
 
-// limitMemory tells Go the memory limit of the container, which it does not look for itself, unless GOMEMLIMIT says
-// something. Without it a sidecar with a small limit is killed while it has garbage to collect.
-func limitMemory(ctx context.Context, in invocation, log *slog.Logger) {
-	if in.getenv("GOMEMLIMIT") != "" {
-		return
+// limitMemory tells Go the memory limit: the one that is configured, else, unless GOMEMLIMIT says something, that of the
+// container, which Go does not look for itself. Without it a sidecar with a small limit is killed while it has garbage to
+// collect.
+func limitMemory(ctx context.Context, in invocation, limit int64, log *slog.Logger) {
+	if limit == 0 {
+		if in.getenv("GOMEMLIMIT") != "" {
+			return
+		}
+		container, ok := cgroupMemory(os.DirFS("/"))
+		if !ok {
+			return
+		}
+		limit = int64(float64(container) * memoryShare)
 	}
-	limit, ok := cgroupMemory(os.DirFS("/"))
-	if !ok {
-		return
-	}
-	limit = int64(float64(limit) * memoryShare)
 	debug.SetMemoryLimit(limit)
 	log.DebugContext(ctx, "memory limited", slog.Int64("bytes", limit))
 }

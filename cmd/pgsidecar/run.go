@@ -44,7 +44,10 @@ func runProxy(ctx context.Context, in invocation, file string) error {
 	}
 	log, level := newLog(in.stderr, c.Log)
 	limitGarbage(in)
-	limitMemory(ctx, in, log)
+	limitMemory(ctx, in, c.Memory.Limit, log)
+	if err := bindCPUs(c.CPUs); err != nil {
+		return err
+	}
 	opened, err := in.open(c, log)
 	if err != nil {
 		return err

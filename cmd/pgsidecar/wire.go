@@ -54,7 +54,7 @@ func wire(c config.Config, log *slog.Logger) (proxy.Config, error) {
 		listen[i] = l.Address
 	}
 	wired := proxy.Config{
-		Listen: listen, Loops: c.Loops,
+		Listen: listen, Loops: c.Loops, MemoryShare: c.Memory.Admission,
 		Auth: authentication, TLS: wireTLS(c.ClientTLS), Login: wireLogin(c),
 		Server: wireServer(c.Upstream, upstream), Pool: wirePool(c, upstream),
 		Mode: wireMode(c.Pool.Mode), Session: wireSession(c), Unsupported: wireUnsupported(c.Session.OnUnsupported),

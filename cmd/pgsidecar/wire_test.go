@@ -39,7 +39,7 @@ func TestWire_everyLiveKey_reachesTheProxy(t *testing.T) {
 		"CLIENT_MAX_CLIENTS_PER_USER": "7", "CLIENT_LOGIN_TIMEOUT": "7s", "CLIENT_IDLE_TIMEOUT": "7s", "CLIENT_WRITE_TIMEOUT": "7s",
 		"QUERY_TIMEOUT": "7s", "TRANSACTION_TIMEOUT": "7s", "IDLE_TRANSACTION_TIMEOUT": "7s", "CLIENT_AUTH_METHOD": "password",
 		"CLIENT_AUTH_UNKNOWN_USERS": "upstream", "CLIENT_AUTH_FORCE_TRUST": "true", "DATABASES": "{a: {dbname: b}}", "USERS": "{a: {max_clients: 7}}",
-		"LOG_CONNECTIONS": "true", "LOOPS": "2",
+		"LOG_CONNECTIONS": "true", "LOOPS": "2", "MEMORY_ADMISSION": "7",
 	} {
 		require.NotEqual(t, base, wired(t, databaseURL, "PGSIDECAR_"+variable+"="+text), variable)
 	}

@@ -27,6 +27,8 @@ type Config struct {
 	Lifecycle          Lifecycle
 	Log                Log
 	Loops              int
+	CPUs               []int // Empty: all that the process is given.
+	Memory             Memory
 }
 
 // HTTP is where probes, metrics and the status page are served.
@@ -141,6 +143,12 @@ const closingTime = 3 * time.Second
 // MaxLinger returns how long a classic sidecar may still welcome new clients after SIGTERM, so that the rest of the end
 // fits into the pod's grace period.
 func (d Drain) MaxLinger() time.Duration { return d.PodGrace - d.Timeout - closingTime }
+
+// Memory bounds the memory of the process.
+type Memory struct {
+	Limit     int64 // Bytes; 0: what the environment says.
+	Admission int   // Percent of the limit.
+}
 
 // Log is what is logged, and how.
 type Log struct {
@@ -262,5 +270,6 @@ func Default() Config {
 		Lifecycle:          LifecycleNative,
 		Log:                Log{Level: LogInfo, Format: LogText},
 		Loops:              1,
+		Memory:             Memory{Admission: 90},
 	}
 }

@@ -29,7 +29,7 @@ const (
 func (c *Config) options() []option {
 	var all []option
 	for _, part := range [][]option{
-		c.listenOptions(), c.upstreamOptions(), c.poolOptions(), c.clientOptions(), c.accessOptions(), c.processOptions(),
+		c.listenOptions(), c.upstreamOptions(), c.poolOptions(), c.clientOptions(), c.accessOptions(), c.processOptions(), c.resourceOptions(),
 	} {
 		all = append(all, part...)
 	}

@@ -65,6 +65,10 @@ func otherThan(o option) *yaml.Node {
 		return textNode("7")
 	case strings.HasPrefix(o.value.accepts(), "a time"):
 		return textNode("7s")
+	case strings.HasPrefix(o.value.accepts(), "a size"):
+		return textNode("7MiB")
+	case strings.HasPrefix(o.value.accepts(), "a list of CPUs"):
+		return textNode("7")
 	case o.value.accepts() == "true or false":
 		return textNode("true")
 	case strings.HasPrefix(o.value.accepts(), "a PostgreSQL URL"):
