@@ -28,6 +28,9 @@ const (
 // when the server has to be asked first.
 func (s *Session) judge() bool {
 	l := s.link
+	if s.is(retelling) {
+		s.retell()
+	}
 	if l.audited {
 		s.adopt()
 		if s.link == nil {
@@ -49,7 +52,7 @@ func (s *Session) judge() bool {
 	case e.Has(state.SequenceRead):
 		s.pinFor(state.SequenceRead, lasting)
 	}
-	if s.effects.Has(audited) || state.Suspicious(s.effects) || (s.pinned != nil && s.effects.Has(releasing)) {
+	if s.effects.Has(audited) || state.Suspicious(s.effects) || s.createsTemp() || (s.pinned != nil && s.effects.Has(releasing)) {
 		if s.unnamed != nil && !s.unnamed.Kept() {
 			return true // the question would drop it; the session is pinned as long as it is there
 		}
@@ -58,6 +61,15 @@ func (s *Session) judge() bool {
 	}
 	s.effects, s.rereads = 0, 0
 	return !s.moveListening()
+}
+
+// createsTemp tells whether what was created is temporary without being said to be: search_path may begin with pg_temp.
+func (s *Session) createsTemp() bool {
+	if !s.effects.Has(state.DDL) {
+		return false
+	}
+	path, _ := s.settings.Get("search_path")
+	return strings.Contains(path, "pg_temp")
 }
 
 // audit asks the server what its session holds. The client is not read before that is known: what it has RESET is the
@@ -87,6 +99,9 @@ func (s *Session) adopt() {
 		if _, has := l.Settings.Get(one.Name); !has {
 			s.settings = interner.With(s.settings, one.Name, one.Value)
 		}
+	}
+	if s.settings != l.Settings && s.phase == active {
+		s.retell()
 	}
 	if s.pinned.isLarge() && !s.holdsLarge() {
 		s.unpin()

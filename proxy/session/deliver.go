@@ -117,6 +117,9 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	case server.Stray:
 		return errStray
 	case server.Drop:
+		if head := l.Replies.Head(); p.Type == wire.ParameterStatus && head != nil && head.Purpose == purposeRestore {
+			break // what RESET has made the server report is not what the client has
+		}
 		s.inspect(p)
 		e.cut(at, end)
 		l.cut = true

@@ -95,7 +95,7 @@ func (s *Session) linkTo(l *Server) {
 func (s *Session) unlink() *Server {
 	l, w := s.link, s.worker
 	s.link, l.session = nil, nil
-	l.custom = nil
+	l.custom, l.resets = nil, nil
 	l.causes.forget()
 	s.deallocations = nil // portals end with their transaction
 	w.servers.remove(l)
@@ -125,6 +125,8 @@ func (s *Session) settle() {
 		return
 	case l.Replies.Unsure():
 		s.probe()
+		return
+	case s.restore():
 		return
 	case s.is(stalled) && (l.Replies.Starving() || (l.Replies.Empty() && (!s.between() || !s.virtual()))):
 		s.set(stalled, false)

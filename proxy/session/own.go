@@ -13,10 +13,11 @@ import (
 // The session's own requests are simple Queries between the client's, whose replies are swallowed.
 
 const (
-	purposeOpen   uint8 = iota + 1 // the settings of a client that is logging in
-	purposeReplay                  // the settings of a client at the begin of its transaction
-	purposeAudit                   // what a transaction has left in the server's session
-	purposeForget                  // what others have left that no audit shows
+	purposeOpen    uint8 = iota + 1 // the settings of a client that is logging in
+	purposeReplay                   // the settings of a client at the begin of its transaction
+	purposeAudit                    // what a transaction has left in the server's session
+	purposeForget                   // what others have left that no audit shows
+	purposeRestore                  // settings that the client has come with, behind a RESET in a block
 )
 
 // ask sends a query of the session's own, ahead of what stands at position at.

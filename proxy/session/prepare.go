@@ -250,6 +250,9 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 			noteCause(&l.causes, st.Effects, st.Query())
 		}
 	}
+	if st != nil && s.resets(st.Effects) {
+		s.followResets(st.Effects, []byte(st.Query()))
+	}
 	if st != nil && st.Effects.Has(state.Set) {
 		s.noteCustom([]byte(st.Query()))
 	}

@@ -50,6 +50,9 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	if effects.Has(leaving) {
 		noteCause(&l.causes, effects, bytes.TrimRight(wire.Body(p.Data), "\x00"))
 	}
+	if p.End && s.resets(effects) {
+		s.followResets(effects, queryText(p))
+	}
 	if !p.End || (effects.Has(state.SettingEffects) && state.ChangesReading(queryText(p))) {
 		s.reread()
 	}
@@ -149,6 +152,7 @@ func (s *Session) commandComplete(p wire.Piece, done server.Entry, completes boo
 		l.Settings, l.tainted = nil, false
 		l.answer, l.audited = nil, false // an audit of what was before
 		s.settings = s.startup
+		s.set(retelling, s.startup != nil)
 		s.unlistenEverything()
 		s.effects = 0
 		if s.pinned != nil && !s.pinned.endless {

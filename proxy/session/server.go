@@ -49,6 +49,7 @@ type Server struct {
 	releasing bool  // to be released when those have ended
 	retiring  string
 	causes    causes   // texts of the linked session that may leave something on it
+	resets    []reset  // settings that the linked session has reset, see followResets
 	custom    []string // custom settings that texts of the linked session have set since the last audit
 	answer    []byte   // rows of an audit
 	audited   bool     // answer is complete

@@ -98,6 +98,7 @@ const (
 	committed                    // a COMMIT since then
 	partial                      // the client has got only a part of a message from the server
 	forgetting                   // a command that forgets statements or settings is on its way
+	retelling                    // the client has to be told of its startup settings: DISCARD ALL
 	unwanted                     // the client has asked for what the server is doing to be cancelled
 )
 

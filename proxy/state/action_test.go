@@ -17,7 +17,7 @@ func TestParse_actions_haveNamesAndValues(t *testing.T) {
 		"SET search_path TO a, \"B\"":     {{Set, 0, "search_path", `a, "B"`}},
 		"SET SESSION \"App\".User = 'x' ": {{Set, 0, "app.user", "'x'"}},
 		"SET sort_mem = 64":               {{Set, 0, "work_mem", "64"}},
-		"SET LOCAL a TO DEFAULT":          {{SetLocal, 0, "a", "DEFAULT"}},
+		"SET LOCAL a TO DEFAULT":          {{SetLocal | Reset, 0, "a", "DEFAULT"}},
 		"SET a TO DEFAULT":                {{Reset, 0, "a", "DEFAULT"}},
 		"SET TIME ZONE 'UTC'":             {{Set, 0, "timezone", "'UTC'"}},
 		"SET NAMES 'LATIN1'":              {{Set, 0, "client_encoding", "'LATIN1'"}},

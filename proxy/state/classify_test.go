@@ -89,7 +89,7 @@ var settingsStatements = []classified{
 	{"SET LOCAL work_mem = 1", SetLocal},
 	{"SET LOCAL ROLE app", SetLocal},
 	{"SET LOCAL TIME ZONE 'UTC'", SetLocal},
-	{"SET LOCAL a TO DEFAULT", SetLocal},
+	{"SET LOCAL a TO DEFAULT", SetLocal | Reset},
 	{"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", SetLocal},
 	{"SET SESSION TRANSACTION READ ONLY", SetLocal},
 	{"SET TRANSACTION SNAPSHOT '00000003-0000001B-1'", SetLocal},

@@ -61,6 +61,8 @@ func (r *reader) assigned(c clause, local bool) clause {
 		c.effect = Set | Unknown
 	case c.names("seed"):
 		c.effect = Seed
+	case local && toDefault && !c.ofTransaction():
+		c.effect = SetLocal | c.resets()
 	case local, c.ofTransaction():
 		c.effect = SetLocal
 	case toDefault:

@@ -129,6 +129,15 @@ func appendSetConfig(sql []byte, list []Setting) []byte {
 	return append(sql, ';')
 }
 
+// AssignSQL is a query that makes a setting have this value, for the transaction only if local.
+func AssignSQL(one Setting, local bool) []byte {
+	sql := appendSetConfig(nil, []Setting{one})
+	if local {
+		sql = append(sql[:len(sql)-len(",false);")], ",true);"...)
+	}
+	return sql
+}
+
 // appendName writes a setting's name as quoted identifiers; a custom one has two parts or more.
 func appendName(sql []byte, name string) []byte {
 	for i, part := range strings.Split(name, ".") {

@@ -10,7 +10,8 @@ const (
 	Set Effect = 1 << iota
 	// SetLocal changes settings until the transaction ends: SET LOCAL, SET TRANSACTION, SET CONSTRAINTS, set_config(..., true).
 	SetLocal
-	// Reset puts a setting back to what the connection started with: RESET name, SET name TO DEFAULT.
+	// Reset puts a setting back to what the connection started with: RESET name, SET name TO DEFAULT; with SetLocal, until the
+	// transaction ends.
 	Reset
 	// ResetUser does so for the role or the session user: RESET ROLE, SET SESSION AUTHORIZATION DEFAULT.
 	ResetUser
