@@ -138,6 +138,7 @@ func TestNative_deadline_cuts(t *testing.T) {
 	})
 }
 
+// PgBouncer's #1473 and #1468.
 func TestSecondSignal_forcesInEveryPhase(t *testing.T) {
 	for name, config := range map[string]drain.Config{"draining": native, "lingering": classic} {
 		t.Run(name, func(t *testing.T) {

@@ -99,6 +99,7 @@ func TestCancel_whateverIsUnderWay(t *testing.T) {
 }
 
 // Cancel requests that come late hit nobody: not the client that is idle by then, and not the one that has its server now.
+// PgBouncer's #38, #245 and #717.
 func TestCancel_lateOnesHitNobody(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	p := poolOf(t, c, 2)
@@ -154,6 +155,7 @@ func cancelShortQueries(ctx context.Context, conn *pgx.Conn, times int) error {
 	return nil
 }
 
+// PgBouncer's #542, #543 and #141.
 func TestCancel_ofAClientThatDoesNothing(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	p, w := poolOf(t, c, 1), watch(t, c)
@@ -193,6 +195,7 @@ func TestCancel_ofAClientThatDoesNothing(t *testing.T) {
 
 // A server is not lent again, and gets nothing new, before the connection of the cancel request has ended: it could hit
 // whatever comes next.
+// PgBouncer's #38, #245 and #717.
 func TestCancel_serverIsKeptUntilTheRequestHasEnded(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	gate, w := openGate(t, c.Addr()), watch(t, c)
@@ -305,6 +308,7 @@ func TestCancel_whileTheProxyPreparesForTheClient(t *testing.T) {
 }
 
 // A cancel request that meets the proxy's own request for the client's settings waits for the client's turn.
+// PgBouncer's #298.
 func TestCancel_whileTheProxySetsTheClientsSettings(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	gate := openGate(t, c.Addr())

@@ -33,6 +33,7 @@ func preludes(sql string) map[string]prelude {
 // ignored is a Sync that the server reads among copy data and does not answer.
 type ignored struct{ pgproto3.Message }
 
+// PgBouncer's #1025.
 func TestCopy_inEveryProtocolWithEveryOutcome(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		name := table(t, c, "a int primary key, b text")
@@ -73,6 +74,7 @@ func TestCopy_inEveryProtocolWithEveryOutcome(t *testing.T) {
 
 // The client learns of the server's error in the middle of the data, and goes on sending: data, CopyDone, CopyFail come when
 // the server has been given back, or is at another client's service.
+// PgBouncer's #1471.
 func TestCopy_dataBehindTheErrorGoesNowhere(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		name := table(t, c, "a int")

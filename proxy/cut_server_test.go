@@ -271,6 +271,7 @@ func requireLost(t *testing.T, want, heard []string, where int) {
 
 // TestCut_serverAtEveryByte_isToldToItsClientAlone cuts the server, from its login on, at every byte that it sends. What the
 // next server is sent is compared with what it is sent without a cut: nothing of the client that is gone is with it.
+// PgBouncer's #1446 and #1520.
 func TestCut_serverAtEveryByte_isToldToItsClientAlone(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	for name := range exchanges("") {

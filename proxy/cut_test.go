@@ -166,6 +166,7 @@ func (p *cutting) atRest(t *testing.T, c *pgtest.Cluster) {
 
 // TestCut_clientAtEveryByte_disturbsNobody cuts the client when its earlier requests have been answered and the next one has
 // come as far as the byte.
+// PgBouncer's #1446 and #1520.
 func TestCut_clientAtEveryByte_disturbsNobody(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	for modeName, mode := range modes() {
@@ -194,6 +195,7 @@ func TestCut_clientAtEveryByte_disturbsNobody(t *testing.T) {
 }
 
 // TestCut_clientAtEveryByteOfItsLogin_disturbsNobody has a driver log in, over a connection that takes so many bytes.
+// PgBouncer's #1446 and #1520.
 func TestCut_clientAtEveryByteOfItsLogin_disturbsNobody(t *testing.T) {
 	own := newIdentity(t)
 	for name, how := range map[string]struct {

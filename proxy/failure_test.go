@@ -35,6 +35,7 @@ func TestFailure_idleServerThatHasEnded_isReplacedUnseen(t *testing.T) {
 	}
 }
 
+// PgBouncer's #946.
 func TestFailure_serverRestarts_clientsWaitAndGoOn(t *testing.T) {
 	c := pgtest.Start(t, pgtest.Config{})
 	p := start(t, c, nil)
@@ -100,6 +101,7 @@ func TestFailure_serverStaysAway_isToldWhenHoldHasPassed(t *testing.T) {
 	await(t, "the same client is served again", func() bool { _, err := try(conn, "select 1"); return err == nil })
 }
 
+// PgBouncer's #998.
 func TestFailure_loginOfOneServer_isToldToAllWaiters(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)
@@ -150,6 +152,7 @@ func (w *witness) busyWith(query string) int {
 	return w.count("select count(*) from pg_stat_activity where state <> 'idle' and query = $1", query)
 }
 
+// PgBouncer's #413 and #1298.
 func TestFailure_clientGoneInTheMiddle_itsQueryIsCancelledAndTheServerFree(t *testing.T) {
 	ways := map[string]func(c *pgtest.Client){
 		"reset": func(c *pgtest.Client) { _ = c.Reset() },

@@ -165,6 +165,7 @@ func TestGarbage_cutShort_leavesNothingBehind(t *testing.T) {
 	}
 }
 
+// See CVE-2012-4575, CVE-2015-4054 and CVE-2026-6664 of PgBouncer.
 func TestGarbage_insteadOfALogin_isRefusedAndLeavesNothing(t *testing.T) {
 	p := onOne(t, pgtest.Shared(t, 0))
 	other := p.loggedIn(t)

@@ -27,6 +27,7 @@ func requireTooMany(t *testing.T, to, limit string) {
 	require.NotEmpty(t, e.Hint)
 }
 
+// PgBouncer's #1238.
 func TestLimits_ofClientsAreExact(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	a, b := c.Role(t), c.Role(t)
@@ -110,6 +111,7 @@ func TestLimits_ofClientsAreExact(t *testing.T) {
 	}
 }
 
+// PgBouncer's #1238.
 func TestLimits_failedLoginsLeaveNothingBehind(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	p := start(t, c, func(config *proxy.Config) {
@@ -129,6 +131,7 @@ func TestLimits_failedLoginsLeaveNothingBehind(t *testing.T) {
 	pgtest.Connect(t, p.url())
 }
 
+// PgBouncer's #1085.
 func TestLimits_serverConnectionsAreExactForTargetDatabaseAndUser(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	a, b := c.Role(t), c.Role(t)
@@ -173,6 +176,7 @@ func TestLimits_serverConnectionsAreExactForTargetDatabaseAndUser(t *testing.T) 
 }
 
 // Limits of single databases and users count what PostgreSQL sees, whatever names clients use for it.
+// PgBouncer's #1085.
 func TestLimits_ofSingleDatabasesAndUsersGoBeforeTheGeneralOnes(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	a, b := c.Role(t), c.Role(t)

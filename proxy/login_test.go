@@ -78,6 +78,7 @@ func refused(t *testing.T, p *testProxy, user string) []string {
 	return append(seen, e.Severity, e.Code, e.Message, e.Detail, e.Hint)
 }
 
+// See CVE-2015-6817 of PgBouncer.
 func TestLogin_unknownUserLooksLikeAWrongPassword(t *testing.T) {
 	for _, method := range []auth.Method{auth.Password, auth.MD5} {
 		for _, unknown := range []auth.Unknown{auth.Reject, auth.Upstream} {
@@ -104,6 +105,7 @@ func TestLogin_unknownUserLooksLikeAWrongPassword(t *testing.T) {
 	})
 }
 
+// See CVE-2015-6817 of PgBouncer.
 func TestLogin_databaseThatIsNotThereIsToldToThoseWhoMayLogInOnly(t *testing.T) {
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) { config.Auth.Method = auth.SCRAM })
 	e := loginError(t, p.as(t, "nowhere", pgtest.Superuser))
@@ -171,6 +173,7 @@ func TestLogin_aliasNamesDatabaseAndUserAtTheServer(t *testing.T) {
 	}
 }
 
+// See CVE-2025-2291 of PgBouncer.
 func TestLogin_whatTheServerRefusesIsToldInItsWords(t *testing.T) {
 	c := guarded(t)
 	expired := c.Role(t, "VALID UNTIL '2020-01-01'")
@@ -264,6 +267,7 @@ func TestLogin_startupParametersReachNoQueryOfTheProxysOwn(t *testing.T) {
 	require.Equal(t, "1", one(t, a, "select count(*) from evil.caught"), "the trap works")
 }
 
+// PgBouncer's #999.
 func TestLogin_startupValuesAreValuesAndNotSQL(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := onOne(t, c)

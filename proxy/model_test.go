@@ -52,6 +52,7 @@ const (
 	modelServers = 2
 )
 
+// PgBouncer's #1484.
 func TestModel_randomPipelinesAreAnsweredAsByPostgreSQL(t *testing.T) {
 	seed, limit := rand.Uint64(), 25*time.Second
 	if s := os.Getenv("MODEL_SEED"); s != "" {

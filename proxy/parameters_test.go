@@ -43,6 +43,7 @@ func startups() map[string][]string {
 	}
 }
 
+// PgBouncer's #859.
 func TestWelcome_isWhatTheServerItselfSays(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := onOne(t, c)
@@ -65,6 +66,7 @@ func TestWelcome_isWhatTheServerItselfSays(t *testing.T) {
 	})
 }
 
+// PgBouncer's #859.
 func TestWelcome_followsTheServersConfiguration(t *testing.T) {
 	c := pgtest.Start(t, pgtest.Config{})
 	p := onOne(t, c)
@@ -78,6 +80,7 @@ func TestWelcome_followsTheServersConfiguration(t *testing.T) {
 	require.Contains(t, statuses(t, fresh.Login("postgres", pgtest.Superuser)), "S TimeZone=Asia/Tokyo")
 }
 
+// PgBouncer's #1576 and #1580.
 func TestParameters_ofInterleavedClientsStayApart(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := onOne(t, c)
@@ -160,6 +163,7 @@ func TestParameters_clientsThatComeWithTheSameNeedNoReplay(t *testing.T) {
 }
 
 // PgBouncer drops values above 128 bytes silently, and cuts long SETs.
+// PgBouncer's #999.
 func TestParameters_longValuesSurvive(t *testing.T) {
 	p := onOne(t, pgtest.Shared(t, 0))
 	for _, length := range []int{63, 127, 128, 129, 255, 300, 1000, 4096, 9000} {
@@ -174,6 +178,7 @@ func TestParameters_longValuesSurvive(t *testing.T) {
 	}
 }
 
+// PgBouncer's #907 and #909.
 func TestParameters_optionsAreReadAsTheServerReadsThem(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	p := onOne(t, c)
@@ -191,6 +196,7 @@ func TestParameters_optionsAreReadAsTheServerReadsThem(t *testing.T) {
 	}
 }
 
+// PgBouncer's #907 and #909.
 func TestParameters_thatAreNoneAreRefusedAsTheServerRefusesThem(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := onOne(t, c)

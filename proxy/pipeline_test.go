@@ -26,6 +26,7 @@ func requireSame(t *testing.T, c *pgtest.Cluster, p *testProxy, steps ...[]any) 
 	}
 }
 
+// PgBouncer's #1555.
 func TestPipeline_answersAreInTheOrderOfTheRequests(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		requireSame(t, c, bounded(t, c, 3),
@@ -49,6 +50,7 @@ func TestPipeline_answersAreInTheOrderOfTheRequests(t *testing.T) {
 }
 
 // A reset in front of a statement's Parse, in one write, as Npgsql sends it.
+// PgBouncer's #1535 and #1543.
 func TestPipeline_resetAheadOfParse(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		requireSame(t, c, poolOf(t, c, 1),
@@ -66,6 +68,7 @@ func TestPipeline_resetAheadOfParse(t *testing.T) {
 }
 
 // After an error everything up to the Sync is skipped, also what arrives when the client has seen the error.
+// PgBouncer's #759.
 func TestPipeline_errorSkipsToTheSync(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := poolOf(t, c, 1)
@@ -104,6 +107,7 @@ func TestPipeline_simpleQueryBehindAFailure(t *testing.T) {
 }
 
 // While one of a client's pipelined requests is not answered, its server is nobody else's.
+// PgBouncer's #52 and #714.
 func TestPipeline_serverIsKeptUntilTheLastSyncIsAnswered(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := poolOf(t, c, 1)

@@ -13,6 +13,7 @@ const refusedPlan = "E 0A000 cached plan must not change result type"
 
 // A statement whose columns have changed is refused by the server that holds it, as without a proxy. From then on it is
 // prepared anew, on every server, for every client.
+// PgBouncer's #1038.
 func TestPlan_refusedByTheServerIsPreparedAnew(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		name := table(t, c, "a int")
@@ -75,6 +76,7 @@ func TestPlan_preparedAfterTheChangeIsFresh(t *testing.T) {
 }
 
 // After a change from outside, of which the proxy cannot know, the first refusal is the last, for all statements of the table.
+// PgBouncer's #1038.
 func TestPlan_changedFromOutsideRefusesOnce(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := poolOf(t, c, 1)

@@ -113,6 +113,7 @@ func misbehave(ctx context.Context, t *testing.T, to string, kind int) {
 	}
 }
 
+// PgBouncer's #1085.
 func TestPool_boundHoldsWhileHundredClientsComeAndGo(t *testing.T) {
 	for _, loops := range []int{1, 2} {
 		t.Run(strconv.Itoa(loops)+" loops", func(t *testing.T) {
@@ -151,6 +152,7 @@ func TestPool_boundHoldsWhileHundredClientsComeAndGo(t *testing.T) {
 	}
 }
 
+// PgBouncer's #648.
 func TestPool_minConnectionsAreKeptAndReplaced(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)

@@ -75,6 +75,7 @@ func TestPrepared_equalStatementsAreSharedAndEqualNamesAreNot(t *testing.T) {
 }
 
 // What a client deallocates is its own, in whatever way it says so; the others keep theirs although the server has lost all.
+// PgBouncer's #1129 and #991.
 func TestPrepared_resetsForgetOnlyTheClientsOwn(t *testing.T) {
 	extended := func(sql string) []pgproto3.Message {
 		return together(parse("", sql), bind(""), execute(), syncNow())
@@ -106,6 +107,7 @@ func TestPrepared_resetsForgetOnlyTheClientsOwn(t *testing.T) {
 }
 
 // Rails, psycopg and PDO close what they have prepared by the protocol with SQL.
+// PgBouncer's #1041 and #974.
 func TestPrepared_deallocateByNameFindsTheProtocolsStatement(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := poolOf(t, c, 2)
@@ -177,6 +179,7 @@ func TestPrepared_closedNameMayBeGivenAgain(t *testing.T) {
 }
 
 // An error that names a statement names it as the client does, is the server's own, and does not end the connection.
+// PgBouncer's #1118.
 func TestPrepared_unknownAndDuplicateNamesAreTheServersErrors(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := poolOf(t, c, 1)
@@ -291,6 +294,7 @@ func TestPrepared_serverNeverHoldsMoreThanTheBound(t *testing.T) {
 
 // One pipeline with more statements than the server may hold, in one segment and in many, is answered in order and leaves
 // the server with no more than it may hold.
+// PgBouncer's #1555.
 func TestPrepared_evictionInsidePipelines(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		for _, bound := range []int{2, 3, 4, 10} {

@@ -54,6 +54,7 @@ func upstream(t *testing.T, config *proxy.Config, url string) {
 	config.Auth.Upstream = auth.Identity{User: parsed.User, Password: parsed.Password}
 }
 
+// PgBouncer's #1157.
 func TestReload_ofNothing_recyclesNothing(t *testing.T) {
 	r := startReloadable(t, pgtest.Shared(t, 0), func(config *proxy.Config) { config.Pool.MaxConnections = 2 })
 	idle, busy := pgtest.Connect(t, r.url()), pgtest.Connect(t, r.url())
@@ -72,6 +73,7 @@ func TestReload_ofNothing_recyclesNothing(t *testing.T) {
 	}
 }
 
+// PgBouncer's #1157.
 func TestReload_ofTheUpstream_movesEveryoneWithoutAnError(t *testing.T) {
 	versions := pgtest.Versions(t)
 	old, fresh := pgtest.Shared(t, versions[0]), pgtest.Start(t, pgtest.Config{Major: versions[len(versions)-1]})

@@ -31,6 +31,7 @@ func (p *testProxy) loggedIn(t *testing.T) *pgtest.Client {
 	return c
 }
 
+// PgBouncer's #1473 and #1468.
 func TestShutdown_endsClientsBetweenTransactions(t *testing.T) {
 	for name, mode := range modes() {
 		t.Run(name, func(t *testing.T) {
@@ -87,6 +88,7 @@ func TestShutdown_endsClientsBetweenTransactions(t *testing.T) {
 	}
 }
 
+// PgBouncer's #1473 and #1468.
 func TestShutdown_waitingClientsAreTold(t *testing.T) {
 	p := onOne(t, pgtest.Shared(t, 0))
 	holder, waiter := p.loggedIn(t), p.loggedIn(t)
@@ -116,6 +118,7 @@ func TestShutdown_whoLogsInMeanwhile_isTold(t *testing.T) {
 	silent.ExpectEnd()
 }
 
+// PgBouncer's #1473 and #1468.
 func TestShutdown_deadline_cutsWhatIsLeft(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)

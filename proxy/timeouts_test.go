@@ -30,6 +30,7 @@ func outlast(t *testing.T, c *pgtest.Cluster) {
 	c.Exec(t, "select pg_sleep($1)", (3 * short).Seconds())
 }
 
+// PgBouncer's #125 and #1395.
 func TestTimeout_queryIsCancelledAndTheSessionLives(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	p := limited(t, c, func(config *session.Config) { config.QueryTimeout = short })
@@ -76,6 +77,7 @@ func TestTimeout_transactionIsEnded(t *testing.T) {
 	}
 }
 
+// PgBouncer's #125 and #1395.
 func TestTimeout_idleTransactionIsEnded(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	p := limited(t, c, func(config *session.Config) { config.IdleTransactionTimeout = short })

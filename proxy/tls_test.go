@@ -253,6 +253,7 @@ func TestServerTLS_certificateAndChannelBindingLogIn(t *testing.T) {
 }
 
 // Both protocol versions, with the keys that belong to them, through TLS and without; and a cancel request with each.
+// PgBouncer's #1460.
 func TestProtocol_versionAndKeyAreWhatTheClientAskedFor(t *testing.T) {
 	own := newIdentity(t)
 	p := start(t, pgtest.Shared(t, 0), own.offer)

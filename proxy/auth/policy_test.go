@@ -324,6 +324,7 @@ func TestNew_badConfig_isRefused(t *testing.T) {
 	}
 }
 
+// PgBouncer's #1215 and #1310.
 func TestAuthenticate_passwordOf64KiB_isAccepted(t *testing.T) {
 	t.Parallel()
 	token := strings.Repeat("t", maxPassword)

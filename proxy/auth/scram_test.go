@@ -71,6 +71,7 @@ func (s *script) Ask(pgproto3.BackendMessage, int) ([]byte, error) {
 	return b, nil
 }
 
+// See CVE-2026-6664 of PgBouncer.
 func TestSCRAM_malformedMessages_areRefusedAsPostgreSQLDoes(t *testing.T) {
 	t.Parallel()
 	binding := []byte("hash")

@@ -112,6 +112,7 @@ func TestAccept_protocolsBefore30_areRefusedInTheirOwnForm(t *testing.T) {
 	}
 }
 
+// PgBouncer's #1460.
 func TestAccept_protocolVersion_isNegotiated(t *testing.T) {
 	t.Parallel()
 	s := serve(t, login.Config{Auth: policy(t, auth.Trust)})
