@@ -74,7 +74,7 @@ func declareVerify(flags *flag.FlagSet) *wish {
 	flags.DurationVar(&w.proxies.Window, "window", 10*time.Second, "for what `TIME` errors and times are measured")
 	flags.DurationVar(&w.proxies.Wait, "wait", 10*time.Second, "for what `TIME` a transaction may run and a standby be behind")
 	flags.DurationVar(&w.proxies.Age, "leftover-age", time.Minute, "after what `TIME` a transaction that stands still is left over")
-	flags.Float64Var(&w.tolerance, "tolerance", 50, "how many `PERCENT` more errors and longer times than in the base line are well")
+	flags.Float64Var(&w.tolerance, "tolerance", 100, "how many `PERCENT` more errors and longer times than in the base line are well")
 	flags.StringVar(&w.skip, "skip", "", "`CHECKS` to leave out, with commas")
 	flags.StringVar(&w.binary, "binary", "", "run check of this `FILE`, an older pgsidecar, on the configuration")
 	flags.StringVar(&w.data.From, "from", "", "the `URL` of the server whose data has to be on the other")

@@ -61,6 +61,9 @@ func Proxies(ctx context.Context, cfg Config, report *Report) Baseline {
 
 	base := Baseline{Format: baselineFormat, Saved: began.UTC().Truncate(time.Second)}
 	identities, conn := report.transactions(ctx, cfg, answered)
+	if who, ok := direct(ctx, cfg); ok {
+		identities = append(identities, who)
+	}
 	report.identity(cfg, identities, &base)
 	report.server(ctx, cfg, answered, conn, &base)
 	if cfg.Measure && len(answered) > 0 {
@@ -154,7 +157,8 @@ func (r *Report) transactions(ctx context.Context, cfg Config, all []seen) ([]id
 		address := all[i].proxy.Address()
 		login, err := aim(cfg.Login, address, all[i].status.Listen)
 		if err != nil {
-			r.unknown(CheckTransaction, address, "run verify where its clients run: kubectl exec POD -c pgsidecar -- /pgsidecar verify", "%v", err)
+			r.unknown(CheckTransaction, address, "run verify where its clients and its configuration are (kubectl exec POD -c pgsidecar -- /pgsidecar verify), "+
+				"or say with --client as whom to log in", "%v", err)
 			continue
 		}
 		who, took, err := transact(ctx, login, cfg.Wait)

@@ -41,6 +41,27 @@ func identify(ctx context.Context, conn *pgx.Conn) (identity, error) {
 	return i, nil
 }
 
+// direct asks PostgreSQL itself who it is, if it is named. Why it does not answer is told with what else it is asked.
+func direct(ctx context.Context, cfg Config) (identity, bool) {
+	if cfg.Server == "" {
+		return identity{}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Wait)
+	defer cancel()
+	target, err := parse(cfg.Server)
+	if err != nil {
+		return identity{}, false
+	}
+	conn, err := pgx.ConnectConfig(ctx, target)
+	if err != nil {
+		return identity{}, false
+	}
+	defer closeConn(ctx, conn)
+	who, err := identify(ctx, conn)
+	who.subject = address(target)
+	return who, err == nil
+}
+
 // moreRights is the cure where a user sees too little.
 const moreRights = "name PostgreSQL itself with --server and a user in pg_monitor"
 

@@ -19,7 +19,7 @@ import (
 // keywords and values; what it says about host and port gives way.
 func aim(login, address string, listen []string) (*pgx.ConnConfig, error) {
 	if login == "" {
-		return nil, errors.New("nothing says as whom to log in: pass --client")
+		return nil, errors.New("nothing says as whom to log in")
 	}
 	host, port, err := reachable(address, listen)
 	if err != nil {

@@ -204,6 +204,13 @@ func TestProxies_userMaySeeTooLittle_isUnknownAndServerHelps(t *testing.T) {
 	cfg.Server = primary.SocketURL("postgres", pgtest.Superuser)
 	report, _ = check(t, cfg)
 	require.Equal(t, verify.Passed, report.Outcome(), "%v", report.Results)
+
+	// From outside of the pod the server's identity is that of the server itself.
+	cfg.Proxies = []verify.Proxy{proxyOf(primary, func(s *admin.Status) { s.Listen = nil })}
+	report, base := check(t, cfg, verify.CheckTransaction)
+	require.Equal(t, verify.Passed, report.Outcome(), "%v", report.Results)
+	require.Equal(t, primary.SocketFile(), only(t, report, verify.CheckSystem).Subject)
+	require.NotEmpty(t, base.System)
 }
 
 func TestProxies_podsOwnLoopback_isUnknownFromOutside(t *testing.T) {
