@@ -2,6 +2,7 @@
 
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME := 30s
+SOAK     := 60s
 LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 
 # Servers that children would take for their own (psql, pgx and libpq read them) have no place in the tests.
@@ -9,7 +10,7 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test vet lint fmt vuln fuzz bench regress deps clean rollouts release
+.PHONY: help build run test vet lint fmt vuln fuzz bench regress deps clean rollouts soak release
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ vuln: ## Look for known vulnerabilities (needs the network)
 
 rollouts: ## Restart pods a hundred times under load, as the kubelet does: nothing may fail (a quarter of an hour)
 	@PGSIDECAR_ROLLOUTS=100 go test -race -count 1 -timeout 60m -run TestRollout ./cmd/pgsidecar
+
+soak: ## Let pgbench's hundred clients share ten servers, race detector on: nothing may fail (six minutes; SOAK=60s each)
+	@PGSIDECAR_SOAK=$(SOAK) go test -race -count 1 -timeout 60m -v -run TestSoak ./cmd/pgsidecar
 
 fuzz: ## Run every fuzz target for FUZZTIME (30s) each
 	@scripts/fuzz.sh $(FUZZTIME)
