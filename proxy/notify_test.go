@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -43,4 +44,33 @@ func received(t *testing.T, c *pgtest.Client) *pgproto3.NotificationResponse {
 	notification, err := messages[len(messages)-1].Decode()
 	require.NoError(t, err)
 	return notification.(*pgproto3.NotificationResponse)
+}
+
+// A client that listens through the shared connection, and has LISTEN executed again by a server that something else keeps
+// for it, hears the notifications of both.
+func TestListen_pinnedForSomethingElse_hearsEarlierChannelsToo(t *testing.T) {
+	c := pgtest.Shared(t, 0)
+	p := startFor(t, c.URL(c.Database(t), pgtest.Superuser), nil)
+	first, conn, other := pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url())
+	one(t, first, "listen others") // the first listener's server becomes the shared connection
+	one(t, conn, "listen early")
+	await(t, "the shared connection takes over", func() bool {
+		s := p.Snapshot()
+		return len(s.Pins) == 1 && len(s.Pinned) == 0 // the second listener was pinned until then
+	})
+	one(t, conn, "create temp table t ()")
+	one(t, conn, "listen late")
+	p.pinned(t, `temp table "t", LISTEN "late"`)
+	one(t, other, "notify early, '1'")
+	one(t, other, "notify late, '2'")
+	one(t, other, "notify early, '3'")
+	var heard []string
+	for range 3 {
+		ctx, stop := context.WithTimeout(t.Context(), patience)
+		n, err := conn.WaitForNotification(ctx)
+		stop()
+		require.NoError(t, err, "after %v", heard)
+		heard = append(heard, n.Channel+n.Payload)
+	}
+	require.ElementsMatch(t, []string{"early1", "late2", "early3"}, heard)
 }

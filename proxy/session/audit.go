@@ -112,8 +112,11 @@ func (s *Session) adopt() {
 	}
 	if len(found.Channels) > 0 {
 		s.subscribe(found.Channels)
-	} else if s.listening != nil && len(s.listening.channels) == 0 {
-		s.listening = nil
+	} else if s.listening != nil {
+		s.listening.onServer = nil
+		if len(s.listening.channels) == 0 {
+			s.listening = nil
+		}
 	}
 	if why != 0 {
 		kind, _ := state.Pins(why)

@@ -17,8 +17,9 @@ type listening struct {
 	hub      *Hub
 	channels map[string]struct{}
 
-	moving bool // the linked server listens as well
-	ready  bool // the hub is known to listen to all channels
+	moving   bool     // the linked server listens as well
+	ready    bool     // the hub is known to listen to all channels
+	onServer []string // to which channels the linked server listens, by the last audit: to those of before it does not any more
 
 	// While moving, and until the hub has passed on what was committed before the end of that, own counts the
 	// notifications that only the server has sent yet, and held are those that only the hub has.
@@ -66,7 +67,7 @@ func (s *Session) subscribe(channels []string) {
 	for _, channel := range channels {
 		n.channels[channel] = struct{}{}
 	}
-	n.moving, n.ready = true, false
+	n.moving, n.ready, n.onServer = true, false, channels
 	if n.own == nil {
 		n.own = make(map[string]int)
 	}
@@ -105,7 +106,7 @@ func (s *Session) moved() {
 	if n == nil {
 		return
 	}
-	n.moving = false
+	n.moving, n.onServer = false, nil
 	if s.pinned != nil && s.pinned.kind == pinListen {
 		s.unpin()
 	}
@@ -150,7 +151,7 @@ func (s *Session) heard(channel string, message []byte) {
 	switch {
 	case n.own[string(message)] > 0:
 		n.own[string(message)]--
-	case n.moving:
+	case n.moving && slices.Contains(n.onServer, channel): // its own copy comes, or has come
 		n.held = append(n.held, string(message))
 	default:
 		s.note(message)
