@@ -10,7 +10,7 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test vet lint fmt vuln fuzz bench regress deps clean rollouts soak release
+.PHONY: help build run test vet lint fmt vuln fuzz bench regress deps clean rollouts upgrades soak release
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ vuln: ## Look for known vulnerabilities (needs the network)
 
 rollouts: ## Restart pods a hundred times under load, as the kubelet does: nothing may fail (a quarter of an hour)
 	@PGSIDECAR_ROLLOUTS=100 go test -race -count 1 -timeout 60m -run TestRollout ./cmd/pgsidecar
+
+upgrades: ## Replace the process twenty times under load, clients and all: nothing may fail (five minutes)
+	@PGSIDECAR_UPGRADES=20 go test -race -count 1 -timeout 30m -run TestSuccession_pgbench ./cmd/pgsidecar
 
 soak: ## Let pgbench's hundred clients share ten servers, race detector on: nothing may fail (six minutes; SOAK=60s each)
 	@PGSIDECAR_SOAK=$(SOAK) go test -race -count 1 -timeout 60m -v -run TestSoak ./cmd/pgsidecar

@@ -43,6 +43,13 @@ func (c *census) init() {
 	c.mu.emptied = time.Now()
 }
 
+// count returns how many clients there are.
+func (c *census) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.all
+}
+
 // emptied returns when the last client left, or the zero time while there is one.
 func (c *census) emptied() time.Time {
 	c.mu.Lock()

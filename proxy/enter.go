@@ -56,7 +56,7 @@ func (p *Proxy) loginFailed(conn net.Conn, err error) {
 // go on with a query that the request must not hit.
 func (p *Proxy) cancel(ctx context.Context, request *login.Cancel) {
 	defer request.Conn.Close()
-	target := p.shared.Keys.Find(request.PID, request.Secret)
+	target := p.findTarget(ctx, request.PID, request.Secret)
 	if target == nil {
 		return
 	}

@@ -18,10 +18,20 @@ const socketName = ".s.PGSQL."
 
 const standardPort = "6432"
 
+// listenFunc returns the listener for an address: what bind makes, or one that there is already.
+type listenFunc func(address string, bind func() (net.Listener, error)) (net.Listener, error)
+
+func bindAnew(_ string, bind func() (net.Listener, error)) (net.Listener, error) { return bind() }
+
+// ListenBy makes Listen get its listeners from listen, which is given each address and how to bind it. It comes before Listen.
+func (p *Proxy) ListenBy(listen func(address string, bind func() (net.Listener, error)) (net.Listener, error)) {
+	p.listen = listen
+}
+
 // Listen binds the addresses.
 func (p *Proxy) Listen(ctx context.Context) error {
 	for _, address := range p.setting.Load().config.Listen {
-		listener, err := bind(ctx, address)
+		listener, err := p.listen(address, func() (net.Listener, error) { return bind(ctx, address) })
 		if err != nil {
 			p.closeListeners()
 			return fmt.Errorf("listen on %s: %w", address, err)
@@ -92,7 +102,11 @@ func (p *Proxy) accept(ctx context.Context, listener net.Listener) {
 				return
 			}
 		default:
-			p.entering.Go(func() { p.enter(ctx, conn) })
+			p.arriving.Add(1)
+			p.entering.Go(func() {
+				defer p.arriving.Add(-1)
+				p.enter(ctx, conn)
+			})
 		}
 	}
 }

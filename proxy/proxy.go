@@ -44,10 +44,15 @@ type Proxy struct {
 	secrets secrets
 	memory  *memory
 
+	peer     atomic.Pointer[counterpart] // the process that this one takes over from or hands over to, or nil
+	reserved atomic.Int64                // connections that are left to it
+
 	phase     atomic.Uint32 // a stats.Phase
+	listen    listenFunc
 	listeners []net.Listener
 	accepting sync.WaitGroup // accept loops
 	entering  sync.WaitGroup // clients that are logging in
+	arriving  atomic.Int64   // how many these are
 	stopLogin context.CancelFunc
 }
 
@@ -65,7 +70,7 @@ func New(config Config, log *slog.Logger) (*Proxy, error) {
 		return nil, errors.New("no upstream: there is no server to connect to")
 	}
 	config.Loops = max(config.Loops, 1)
-	p := &Proxy{log: log, started: time.Now(), memory: newMemory()}
+	p := &Proxy{log: log, started: time.Now(), listen: bindAnew, memory: newMemory()}
 	p.clients.init()
 	first, err := prepare(config, nil)
 	if err != nil {
@@ -73,7 +78,7 @@ func New(config Config, log *slog.Logger) (*Proxy, error) {
 	}
 	p.setting.Store(first)
 	p.shared = session.NewShared(log, &p.errors)
-	p.shared.Ended = p.sessionEnded
+	p.shared.Ended, p.shared.CancelElsewhere = p.sessionEnded, p.cancelMoved
 	for i := range config.Loops {
 		l, err := loop.New(loop.Config{Index: i})
 		if err != nil {
@@ -107,6 +112,7 @@ func (p *Proxy) poolConfig() pool.Config {
 	c.Loops = config.Loops
 	c.Databases, c.Users = config.connectionLimits()
 	c.Now = loop.Nanos
+	c.Reserved = int(p.reserved.Load())
 	if p.Phase() >= stats.Noticed {
 		c.MinConnections = 0
 		if c.IdleTimeout <= 0 || c.IdleTimeout > idleAtEnd { // negative: none; 0: the pool's default, which is longer

@@ -13,6 +13,7 @@ import (
 	"pgsidecar/internal/admin"
 	"pgsidecar/internal/config"
 	"pgsidecar/internal/metrics"
+	"pgsidecar/proxy"
 	"pgsidecar/proxy/stats"
 )
 
@@ -33,6 +34,7 @@ type (
 type parts struct {
 	serving  serving
 	observed observed
+	moving   *proxy.Proxy // Hands its clients over and takes over those of others; nil if it cannot.
 	ending   drain.Proxy
 	reload   func(config.Config) error
 }
@@ -51,8 +53,9 @@ type process struct {
 	log    *slog.Logger
 	level  *slog.LevelVar // The logger's.
 
-	life      *drain.Life
-	reloading chan struct{} // Holds a token while a reload is under way; they come one after the other.
+	life       *drain.Life
+	succession *succession
+	reloading  chan struct{} // Holds a token while a reload is under way; they come one after the other.
 
 	mu struct { // Held for assignments only.
 		sync.Mutex
@@ -125,15 +128,21 @@ func (p *process) run(ctx context.Context, http *admin.Server, signals <-chan os
 	defer p.endHTTP(ctx, http)
 
 	if err := p.parts.serving.Listen(ctx); err != nil {
+		p.succession.giveUp()
 		return fmt.Errorf("%w; set listen to another address", err)
+	}
+	if err := p.succession.listen(ctx); err != nil {
+		p.succession.giveUp()
+		return err
 	}
 	p.bound(p.parts.serving.Addresses())
 	served := make(chan error, 1) // Serve's goroutine ends with it. One that is stuck is not waited for.
 	go func() { served <- p.parts.serving.Serve(ctx) }()
-	p.tell(ctx, systemdReady)
 
 	hearing, deaf := context.WithCancel(ctx)
 	defer deaf()
+	p.succession.begin(hearing, &wg)
+	p.tell(ctx, systemdReady)
 	wg.Go(func() { p.hear(hearing, signals) })
 	select {
 	case err := <-served:

@@ -22,22 +22,29 @@ Runs the proxy until it is told to end.
                    With lifecycle: classic new clients are still welcome for a while before.
   SIGHUP           reads the configuration again; what needs a restart is told and left as it is
 
+With --takeover it succeeds a running proxy of the same configuration without a client noticing: it takes the listening
+sockets over, and then each client between two of its transactions. takeover.socket says where the two meet. Clients that
+cannot move (TLS, pinned sessions, pool mode session) stay with the other process, for drain.timeout at most before it
+drains. If anything goes wrong the other process serves on. If there is none, this one just starts.
+
 Every key of the configuration can be set by a variable as well, pool.max_connections by
 PGSIDECAR_POOL_MAX_CONNECTIONS; variables come before the file. DATABASE_URL and MAX_CONNECTIONS are understood.
 configs/reference.yaml lists all of them.
 
 Examples:
   DATABASE_URL=postgres://app@db:5432/app pgsidecar
-  pgsidecar run --config /etc/pgsidecar.yaml`,
+  pgsidecar run --config /etc/pgsidecar.yaml
+  pgsidecar run --config /etc/pgsidecar.yaml --takeover`,
 		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
 			file := configFlag(flags)
-			return func(ctx context.Context, in invocation) error { return runProxy(ctx, in, file(in)) }
+			takeover := flags.Bool("takeover", false, "take over from the proxy that runs")
+			return func(ctx context.Context, in invocation) error { return runProxy(ctx, in, file(in), *takeover) }
 		},
 	}
 }
 
 // runProxy runs the proxy and HTTP until they have ended.
-func runProxy(ctx context.Context, in invocation, file string) error {
+func runProxy(ctx context.Context, in invocation, file string, takeover bool) error {
 	c, _, err := config.Load(file, in.environ)
 	if err != nil {
 		return &configError{err}
@@ -56,6 +63,12 @@ func runProxy(ctx context.Context, in invocation, file string) error {
 		c, _, err := config.Load(file, in.environ)
 		return c, err
 	}, systemd(in.getenv("NOTIFY_SOCKET")), log, level)
+	p.succession = newSuccession(p, c.Takeover.Socket)
+	if takeover {
+		if err := p.succession.join(ctx, c); err != nil {
+			return err
+		}
+	}
 	collector := metrics.NewCollector(opened.observed, p, build())
 	handler, err := metrics.Handler(collector)
 	if err != nil {
@@ -64,8 +77,10 @@ func runProxy(ctx context.Context, in invocation, file string) error {
 	http := admin.New(admin.Config{
 		Listen: c.HTTP.Listen, Version: build().Version, About: p, Metrics: handler,
 		PodTerminating: c.HTTP.PodTerminating, QuitQuitQuit: c.HTTP.QuitQuitQuit,
+		ListenBy: p.succession.listenHTTP,
 	}, opened.observed, p, log)
 	if err := http.Listen(ctx); err != nil {
+		p.succession.giveUp()
 		return fmt.Errorf("%w; set http.listen to another address", err)
 	}
 	log.InfoContext(ctx, "starting", slog.String("version", build().Version), slog.String("config", c.Hash()),

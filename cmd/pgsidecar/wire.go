@@ -30,7 +30,7 @@ func openProxy(c config.Config, log *slog.Logger) (parts, error) {
 	if err != nil {
 		return parts{}, fmt.Errorf("make proxy: %w", err)
 	}
-	return parts{serving: p, observed: p, ending: p, reload: func(c config.Config) error {
+	return parts{serving: p, observed: p, ending: p, moving: p, reload: func(c config.Config) error {
 		wired, err := wire(c, log)
 		if err != nil {
 			return err

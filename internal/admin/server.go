@@ -63,6 +63,9 @@ type Config struct {
 
 	PodTerminating bool // Let others than this machine call /pod-terminating, as the kubelet does.
 	QuitQuitQuit   bool // Serve /quitquitquit.
+
+	// ListenBy returns the listener for an address: what bind makes, or one that there is already. Nil: what bind makes.
+	ListenBy func(address string, bind func() (net.Listener, error)) (net.Listener, error)
 }
 
 // Bounds for one request. A reload reads files and may dial; everything else is over in milliseconds.
@@ -101,7 +104,7 @@ func New(cfg Config, source Source, control Control, log *slog.Logger) *Server {
 // Listen binds all addresses or none.
 func (s *Server) Listen(ctx context.Context) error {
 	for _, address := range s.cfg.Listen {
-		l, err := listen(ctx, address)
+		l, err := s.cfg.listener(address, func() (net.Listener, error) { return listen(ctx, address) })
 		if err != nil {
 			s.closeListeners()
 			return fmt.Errorf("listen for http on %s: %w", address, err)
@@ -109,6 +112,13 @@ func (s *Server) Listen(ctx context.Context) error {
 		s.listeners = append(s.listeners, l)
 	}
 	return nil
+}
+
+func (c *Config) listener(address string, bind func() (net.Listener, error)) (net.Listener, error) {
+	if c.ListenBy == nil {
+		return bind()
+	}
+	return c.ListenBy(address, bind)
 }
 
 // listen binds a host:port or the path of a unix socket.

@@ -23,6 +23,7 @@ type Config struct {
 	ClientTLS          ClientTLS
 	Databases          map[string]Database // By the name that clients ask for.
 	Users              map[string]User     // By the name that clients log in with.
+	Takeover           Takeover
 	Drain              Drain
 	Lifecycle          Lifecycle
 	Log                Log
@@ -127,6 +128,11 @@ type User struct {
 	PoolMode       PoolMode
 	MaxClients     int
 	MaxConnections int
+}
+
+// Takeover is how a successor takes the clients over.
+type Takeover struct {
+	Socket string // The path of a unix socket; "" without.
 }
 
 // Drain is how the end goes, and how long it may take.

@@ -250,6 +250,10 @@ func (u *User) options() []option {
 
 func (c *Config) processOptions() []option {
 	return []option{{
+		key: "takeover.socket", value: path(&c.Takeover.Socket), restart: true,
+		doc: "A unix socket at which a successor of this process asks for its clients: pgsidecar run --takeover. Only processes of the same user " +
+			"are heard. Keep it in a directory that nobody else may write to. Without it there is no handover.",
+	}, {
 		key: "drain.timeout", value: duration(&c.Drain.Timeout, 0, maxTimeout), alias: "shutdown_timeout",
 		doc: "How long transactions may go on once new clients are refused, before they are cut.",
 	}, {

@@ -102,6 +102,14 @@ func (r *reader) validateAddresses(c *Config) {
 		network, address := Socket(listen)
 		r.validateFree("http.listen", network, address, taken)
 	}
+	if socket := c.Takeover.Socket; socket != "" && r.sound("takeover.socket") {
+		if !strings.HasPrefix(socket, "/") || len(socket) > maxSocketPath {
+			r.wrong("takeover.socket", fmt.Sprintf("%q is not the whole path of a unix socket", socket),
+				fmt.Sprintf("write one that begins with / and has at most %d bytes", maxSocketPath))
+			return
+		}
+		r.validateFree("takeover.socket", "unix", socket, taken)
+	}
 }
 
 // validateFree notes an address that is used a second time. Port 0 is a new port every time.

@@ -52,7 +52,7 @@ type Collector struct {
 	prepared, reparses                                    *prometheus.Desc
 	connects, closed                                      *prometheus.Desc
 	pinned, pins, ratio, replays, resets, leaks           *prometheus.Desc
-	drained                                               *prometheus.Desc
+	drained, takeover                                     *prometheus.Desc
 	phase, buildInfo, configInfo, reloadOK, configModTime *prometheus.Desc
 }
 
@@ -93,7 +93,8 @@ func NewCollector(source Source, config ConfigSource, build Build) *Collector {
 		resets:  desc("state_resets_total", "Servers reset before the next client."),
 		leaks:   desc("state_leaks_total", "Servers found to carry a client's state after their release; has to stay 0."),
 
-		drained: desc("drain_clients_total", "Clients that the proxy's end met: idle, with a transaction that finished, or that was cut.", "outcome"),
+		drained:  desc("drain_clients_total", "Clients that the proxy's end met: idle, with a transaction that finished, or that was cut.", "outcome"),
+		takeover: desc("takeover_clients_total", "Clients that have moved between processes: in from a predecessor, out to a successor.", "direction"),
 
 		phase:         desc("phase", "1 for the phase that the proxy is in.", "phase"),
 		buildInfo:     desc("build_info", "The binary.", "version", "revision", "goversion"),
@@ -107,7 +108,7 @@ func NewCollector(source Source, config ConfigSource, build Build) *Collector {
 func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.clients, c.logins, c.servers, c.limit, c.waiting, c.oldestWait, c.wait, c.transaction, c.transactions, c.statements,
-		c.bytes, c.errors, c.prepared, c.reparses, c.connects, c.closed, c.pinned, c.pins, c.ratio, c.replays, c.resets, c.leaks, c.drained, c.phase,
+		c.bytes, c.errors, c.prepared, c.reparses, c.connects, c.closed, c.pinned, c.pins, c.ratio, c.replays, c.resets, c.leaks, c.drained, c.takeover, c.phase,
 		c.buildInfo, c.configInfo, c.reloadOK, c.configModTime,
 	} {
 		descs <- d
@@ -191,6 +192,8 @@ func (c *Collector) collectProcess(out sink, s *stats.Snapshot) {
 	out.counter(c.drained, s.Totals.DrainedIdle, "idle")
 	out.counter(c.drained, s.Totals.DrainedFinished, "finished")
 	out.counter(c.drained, s.Totals.DrainedCut, "cut")
+	out.counter(c.takeover, s.Totals.TakenOver, "in")
+	out.counter(c.takeover, s.Totals.HandedOver, "out")
 	out.flag(c.buildInfo, true, c.build.Version, c.build.Revision, c.build.GoVersion)
 	state := c.config.ConfigState()
 	out.flag(c.configInfo, true, state.Hash)

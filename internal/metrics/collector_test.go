@@ -34,7 +34,7 @@ func full() fixed {
 	totals := stats.Totals{
 		StatementsSimple: 11, StatementsExtended: 12, BytesFromClients: 13, BytesToClients: 14, BytesFromServers: 15, BytesToServers: 16,
 		ReparsesNamed: 17, ReparsesUnnamed: 18, StateReplays: 19, StateResets: 20, StateLeaks: 21,
-		DrainedIdle: 22, DrainedFinished: 23, DrainedCut: 24,
+		DrainedIdle: 22, DrainedFinished: 23, DrainedCut: 24, TakenOver: 25, HandedOver: 26,
 	}
 	wait.AddTo(&totals.Wait)
 	transaction.AddTo(&totals.Transaction)
@@ -132,6 +132,8 @@ pgsidecar_state_replays_total 19
 pgsidecar_state_resets_total 20
 pgsidecar_statements_total{protocol="extended"} 12
 pgsidecar_statements_total{protocol="simple"} 11
+pgsidecar_takeover_clients_total{direction="in"} 25
+pgsidecar_takeover_clients_total{direction="out"} 26
 pgsidecar_transaction_seconds_sum 0.001
 pgsidecar_transaction_seconds_count 1
 pgsidecar_transactions_total{pool="a%2Fb/100%25%FF"} 0

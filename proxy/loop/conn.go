@@ -121,6 +121,9 @@ func (c *Conn) CloseWrite() error {
 // Attached reports whether the connection is on a loop: attached, and neither closed nor detached since.
 func (c *Conn) Attached() bool { return c.loop != nil }
 
+// IsTLS reports whether the connection is encrypted.
+func (c *Conn) IsTLS() bool { return c.socket != nil }
+
 // Loop returns the loop that the connection is attached to, or nil.
 func (c *Conn) Loop() *Loop { return c.loop }
 

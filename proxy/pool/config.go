@@ -10,6 +10,7 @@ import (
 type Config struct {
 	Loops          int // event loops that connections may live on, numbered from 0; fixed for the target's life. Default 1.
 	MaxConnections int // all connections of the target, whatever they are doing. Default 20.
+	Reserved       int // of those, how many are not to be used at the moment, as another process has them. Default 0.
 	MaxPerDatabase int // the same for one database. Default: no limit.
 	MaxPerUser     int // the same for one user. Default: no limit.
 
@@ -62,6 +63,14 @@ func (c Config) perDatabase(name string) int { return positive(c.Databases[name]
 
 // perUser is the limit of one user; 0: none.
 func (c Config) perUser(name string) int { return positive(c.Users[name], c.MaxPerUser) }
+
+// all returns the bound of all connections that may be used now, as a bound.max.
+func (c Config) all() int {
+	if left := c.MaxConnections - max(c.Reserved, 0); left > 0 {
+		return left
+	}
+	return nothing
+}
 
 // positive answers value, or the default for what is not a positive number.
 func positive[T int | time.Duration](value, otherwise T) T {

@@ -2,18 +2,21 @@ package pool
 
 // bound counts the connections that share a limit: all of a target, of a database, or of a user.
 type bound struct {
-	max     int // 0: none
+	max     int // 0: no limit; nothing: none is allowed
 	open    int // slots taken, dials and closing connections included
 	closing int // of those, on their way out
 	claimed int // closing ones that the last serve has promised to somebody
 	pools   int // that share it
 }
 
+// nothing is the limit of a bound under which no connection is allowed. Being less than 0, it is exceeded by none at all.
+const nothing = -1
+
 // full reports whether no dial may begin now.
-func (b *bound) full() bool { return b.max > 0 && b.open >= b.max }
+func (b *bound) full() bool { return b.max != 0 && b.open >= b.max }
 
 // lacks reports whether there will be no room either when everything that is closing has gone.
-func (b *bound) lacks() bool { return b.max > 0 && b.open-b.closing+b.claimed >= b.max }
+func (b *bound) lacks() bool { return b.max != 0 && b.open-b.closing+b.claimed >= b.max }
 
 // growth is what the last serve has found out about a pool that waits.
 type growth struct {
@@ -137,7 +140,7 @@ func (p *Pool) lacks() bool {
 // over reports whether some bound holds more than its limit, which has been lowered.
 func (p *Pool) over() bool {
 	for _, b := range p.bounds {
-		if b.max > 0 && b.open-b.closing > b.max {
+		if b.max != 0 && b.open-b.closing > b.max {
 			return true
 		}
 	}
@@ -240,7 +243,7 @@ func (p *Pool) roomWithout(s *Slot) bool {
 		if s.pool.under(b) {
 			room++
 		}
-		if b.max > 0 && room <= 0 {
+		if b.max != 0 && room <= 0 {
 			return false
 		}
 	}

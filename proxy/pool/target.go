@@ -52,7 +52,7 @@ func NewTarget(c Config, d Dialer) *Target {
 		evictAt:   never,
 		nextAt:    never,
 	}
-	t.all.max = c.MaxConnections
+	t.all.max = c.all()
 	return t
 }
 
@@ -79,7 +79,7 @@ func (t *Target) Reconfigure(c Config) {
 	defer t.unlock()
 	c.Loops, c.Now = t.config.Loops, t.config.Now
 	t.config = c.withDefaults()
-	t.all.max = t.config.MaxConnections
+	t.all.max = t.config.all()
 	for name, b := range t.databases {
 		b.max = t.config.perDatabase(name)
 	}

@@ -151,6 +151,9 @@ func (s *Session) settle() {
 		s.drain(&s.worker.Stats.DrainedFinished)
 		return
 	}
+	if s.depart() {
+		return
+	}
 	if waits || (s.conn.Unread() && !s.conn.Blocked()) {
 		s.worker.Loop.Later((*continued)(s))
 	}

@@ -35,8 +35,7 @@ func (w *Worker) Admit(t loop.Transport, who *Client) bool {
 
 func (a *admission) Run() {
 	w := a.worker
-	s := &Session{worker: w, who: a.who, scan: wire.MakeScanner(w.shared.clients, longestClientWhole)}
-	s.waiter.Init((*granted)(s), w.Loop.Index())
+	s := newSession(w, a.who)
 	s.since = loop.Nanos()
 	w.sessions.add(s)
 	w.watchIdle()

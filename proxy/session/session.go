@@ -49,6 +49,7 @@ type phase uint8
 const (
 	opening phase = iota // logged in, but ReadyForQuery has not been sent
 	active
+	moving  // on the way to another process or from one; nobody reads or writes it meanwhile
 	closing // the last bytes for the client are on their way
 	ended
 )
@@ -80,6 +81,8 @@ type Session struct {
 
 	deallocations map[string]deallocation // by portal; nil: none
 
+	transit *transit // nil unless it is moving
+
 	postponed func() // ends a cancel request that waits for the client's turn; nil: none
 
 	unconfirmed int32  // entries in the reply queue that change names
@@ -100,6 +103,7 @@ const (
 	forgetting                   // a command that forgets statements or settings is on its way
 	retelling                    // the client has to be told of its startup settings: DISCARD ALL
 	unwanted                     // the client has asked for what the server is doing to be cancelled
+	stays                        // it has not been taken by another process
 )
 
 func (s *Session) is(f flags) bool { return s.flags&f != 0 }
@@ -110,6 +114,12 @@ func (s *Session) set(f flags, on bool) {
 	} else {
 		s.flags &^= f
 	}
+}
+
+func newSession(w *Worker, who *Client) *Session {
+	s := &Session{worker: w, who: who, scan: wire.MakeScanner(w.shared.clients, longestClientWhole)}
+	s.waiter.Init((*granted)(s), w.Loop.Index())
+	return s
 }
 
 func (s *Session) ringLinks() *links[Session] { return &s.links }
@@ -139,6 +149,10 @@ type cancellation struct {
 }
 
 func (c *cancellation) Run() {
+	if t := c.session.transit; t != nil {
+		t.cancels = append(t.cancels, c)
+		return
+	}
 	if s := c.session; !c.looked && s.quiet() {
 		c.looked = true
 		s.worker.Loop.Later(c) // which is after a look at the connections
@@ -179,7 +193,7 @@ func (s *Session) Readable(hangup bool) {
 		if hangup {
 			s.end()
 		}
-	case ended:
+	case moving, ended:
 	}
 }
 

@@ -65,6 +65,10 @@ type Shared struct {
 	// Ended is called, on its loop, when a session has ended, right before its client is closed.
 	Ended func(*Client)
 
+	// CancelElsewhere passes a cancel request on whose session has moved to another process. done is called as that of
+	// cancel.Target is.
+	CancelElsewhere func(key cancel.Key, done func())
+
 	numbers statement.Numbers
 	clients *wire.Classes
 	catalog atomic.Uint32 // counts statements that may have changed the catalog
@@ -82,7 +86,10 @@ func NewShared(log *slog.Logger, errors *stats.ErrorCounts) *Shared {
 		Pins:     newPins(),
 		Hubs:     new(Hubs),
 		Ended:    func(*Client) {},
-		clients:  wire.FromClient(),
+
+		CancelElsewhere: noCancelElsewhere,
+
+		clients: wire.FromClient(),
 	}
 }
 
@@ -104,10 +111,11 @@ type Worker struct {
 	sessions ring[Session, *Session] // all sessions of this loop
 	servers  ring[Server, *Server]   // the servers of this loop that are linked or closing, for the sweep
 
-	sweeper  sweeper
-	released int // servers, for the sentinel
-	draining bool
-	gauges   Gauges
+	sweeper    sweeper
+	released   int // servers, for the sentinel
+	draining   bool
+	departures *departures // where sessions are to move, or nil
+	gauges     Gauges
 }
 
 // Gauges counts the sessions of a loop by what they do. Written by the loop, read by anyone.

@@ -76,3 +76,10 @@ func (n *Names) All(f func(key string, st *Statement) bool) {
 		}
 	}
 }
+
+// InOrder calls f with each name, the one that was used longest ago first.
+func (n *Names) InOrder(f func(key string, st *Statement)) {
+	for i := n.order.oldest(); i != 0; i = n.order.links[i].newer {
+		f(n.slots[i].name, n.slots[i].st)
+	}
+}

@@ -44,6 +44,9 @@ type Loop struct {
 	DrainedFinished Counter // Clients whose transaction ended during the drain.
 	DrainedCut      Counter // Clients whose transaction was cut at the drain's deadline.
 
+	HandedOver Counter // Clients that have moved to a successor process.
+	TakenOver  Counter // Clients that have moved here from a predecessor.
+
 	Wait        Histogram // From the wish for a server to the link, also when it was had at once.
 	Transaction Histogram // From link to unlink.
 
@@ -62,6 +65,7 @@ type Totals struct {
 	ReparsesNamed, ReparsesUnnamed                                     uint64
 	StateReplays, StateResets, StateLeaks                              uint64
 	DrainedIdle, DrainedFinished, DrainedCut                           uint64
+	HandedOver, TakenOver                                              uint64
 	Wait, Transaction                                                  Distribution
 }
 
@@ -82,6 +86,8 @@ func (l *Loop) AddTo(t *Totals) {
 	t.DrainedIdle += l.DrainedIdle.Load()
 	t.DrainedFinished += l.DrainedFinished.Load()
 	t.DrainedCut += l.DrainedCut.Load()
+	t.HandedOver += l.HandedOver.Load()
+	t.TakenOver += l.TakenOver.Load()
 	l.Wait.AddTo(&t.Wait)
 	l.Transaction.AddTo(&t.Transaction)
 }
