@@ -64,8 +64,8 @@ type Snapshot struct {
 	Err       error     // why the source could not be asked, or its answer not be believed
 }
 
-// Source publishes a snapshot when Run begins, as soon as it can, and whenever there is something new or an attempt has failed. Run
-// returns when ctx ends, and publishes from its own goroutine only.
+// Source publishes a snapshot after each attempt to find something out, the first of which Run makes at once; most say the same
+// as those before. Run is called once, publishes from its own goroutine only and returns when ctx ends.
 type Source interface {
 	Run(ctx context.Context, publish func(Snapshot))
 }
