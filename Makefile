@@ -2,6 +2,8 @@
 
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME := 30s
+STEPS    := 100000
+SEED     :=
 SOAK     := 60s
 LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 
@@ -10,7 +12,7 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test vet lint fmt vuln fuzz bench regress deps clean rollouts upgrades soak release
+.PHONY: help build run test vet lint fmt vuln fuzz bench regress twins deps clean rollouts upgrades soak release
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +66,10 @@ bench: build ## Compare with PgBouncer and a direct connection; BENCH="-quick" p
 
 regress: build ## Run PostgreSQL's own tests through the proxy (half an hour); REGRESS="-mode session" passes flags
 	@go run ./internal/regress $(REGRESS)
+
+twins: ## Let clients of the proxy and of a direct connection do the same at random, STEPS (100000) steps for each version; SEED repeats
+	@seed=$(or $(SEED),$$(date +%s)); echo "$(STEPS) steps, SEED=$$seed"; \
+		PGSIDECAR_TWIN_STEPS=$(STEPS) PGSIDECAR_TWIN_SEED=$$seed go test -count 1 -timeout 6h -run TestTwins ./proxy
 
 deps: ## Get PostgreSQL 15, 17 and 18 and the drivers that are tested, where they can be had
 	@scripts/deps.sh
