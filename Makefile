@@ -4,6 +4,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 FUZZTIME := 30s
 STEPS    := 100000
 SEED     :=
+PGO      := off
 SOAK     := 60s
 LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 
@@ -17,9 +18,9 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Build bin/pgsidecar, a static binary
+build: ## Build bin/pgsidecar, a static binary; PGO=file guides it by a CPU profile
 	@echo "building bin/pgsidecar $(VERSION)"
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pgsidecar ./cmd/pgsidecar
+	@CGO_ENABLED=0 go build -trimpath -pgo=$(PGO) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pgsidecar ./cmd/pgsidecar
 
 release: ## Build the commit for all platforms into dist/, twice: both have to be the same bytes
 	@go run ./internal/release

@@ -58,3 +58,17 @@ func TestSystemd_theEndHasTime(t *testing.T) {
 	require.NoError(t, err)
 	require.Greater(t, time.Duration(seconds)*time.Second, config.Default().Drain.Timeout+toClose)
 }
+
+// TestSystemd_sockets_areThoseOfTheConfiguration looks for sockets that nobody would serve.
+func TestSystemd_sockets_areThoseOfTheConfiguration(t *testing.T) {
+	c := config.Default()
+	want := append([]string{}, c.HTTP.Listen...)
+	for _, l := range c.Listen {
+		want = append(want, l.Address)
+	}
+	var have []string
+	for _, found := range regexp.MustCompile(`(?m)^ListenStream=(.+)$`).FindAllSubmatch(read(t, "systemd/pgsidecar.socket"), -1) {
+		have = append(have, string(found[1]))
+	}
+	require.ElementsMatch(t, want, have)
+}

@@ -63,7 +63,11 @@ func runProxy(ctx context.Context, in invocation, file string, takeover bool) er
 		c, _, err := config.Load(file, in.environ)
 		return c, err
 	}, systemd(in.getenv("NOTIFY_SOCKET")), log, level)
-	p.succession = newSuccession(p, c.Takeover.Socket)
+	passed, err := activation(in)
+	if err != nil {
+		return err
+	}
+	p.succession = newSuccession(p, c.Takeover.Socket, passed)
 	if takeover {
 		if err := p.succession.join(ctx, c); err != nil {
 			return err

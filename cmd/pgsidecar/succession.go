@@ -23,6 +23,7 @@ type succession struct {
 	process *process
 	path    string // Where a successor asks; "" if none may.
 	sockets handover.Sockets
+	passed  *activated // By systemd.
 
 	listener    net.Listener          // For successors; nil if none may ask.
 	predecessor *handover.Predecessor // Nil without one.
@@ -33,8 +34,8 @@ type succession struct {
 	}
 }
 
-func newSuccession(p *process, path string) *succession {
-	s := &succession{process: p, path: path}
+func newSuccession(p *process, path string, passed *activated) *succession {
+	s := &succession{process: p, path: path, passed: passed}
 	if p.parts.moving != nil {
 		p.parts.moving.ListenBy(s.listenClients)
 	}
@@ -75,11 +76,11 @@ func (s *succession) giveUp() {
 type binder = func() (net.Listener, error)
 
 func (s *succession) listenClients(address string, bind binder) (net.Listener, error) {
-	return s.sockets.Listen("listen "+address, bind)
+	return s.sockets.Listen("listen "+address, s.passed.or(address, bind))
 }
 
 func (s *succession) listenHTTP(address string, bind binder) (net.Listener, error) {
-	return s.sockets.Listen("http.listen "+address, bind)
+	return s.sockets.Listen("http.listen "+address, s.passed.or(address, bind))
 }
 
 // listen makes the socket for successors.
@@ -98,6 +99,7 @@ func (s *succession) listen(ctx context.Context) error {
 // begin tells the predecessor that this process serves, and lets successors ask. What it starts ends with ctx.
 func (s *succession) begin(ctx context.Context, wg *sync.WaitGroup) {
 	s.sockets.Settle()
+	s.passed.settle(ctx, s.process.log)
 	if s.predecessor != nil {
 		s.process.tell(ctx, "MAINPID="+strconv.Itoa(os.Getpid())) // Before the other one, which systemd watches, can end.
 		link, err := s.predecessor.Serving()
