@@ -44,6 +44,11 @@ func StartRelay(t testing.TB, target string) *Relay {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	check(t, err)
+	return startRelay(t, listener, target)
+}
+
+func startRelay(t testing.TB, listener net.Listener, target string) *Relay {
+	t.Helper()
 	r := &Relay{target: target, listener: listener, links: map[*relayed]struct{}{}}
 	r.resumed = sync.NewCond(&r.mu)
 	r.running.Go(r.accept)

@@ -41,7 +41,8 @@ type Config struct {
 	// Dial opens sockets; nil: TCP or unix sockets with the options that follow.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// As for the connections of clients: see TCP_KEEPIDLE and so on, and TCP_USER_TIMEOUT, in tcp(7).
+	// As for the connections of clients: see TCP_KEEPIDLE and so on, and TCP_USER_TIMEOUT, in tcp(7). Where both are set, as
+	// here, Linux gives up an idle connection when UserTimeout has passed without an answer to a keepalive, whatever the count.
 	KeepAliveIdle     time.Duration // 10 s
 	KeepAliveInterval time.Duration // 5 s
 	KeepAliveCount    int           // 3

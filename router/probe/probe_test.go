@@ -270,6 +270,33 @@ func TestProbe_stalledRouteTimesOut(t *testing.T) {
 	w.until(t, "an answer again", well)
 }
 
+func TestProbe_lostRouteTimesOut(t *testing.T) {
+	c := pgtest.Shared(t, 0)
+	island := pgtest.StartIsland(t, c.Addr())
+	quick := func(c *probe.Config) { c.Timeout = 300 * time.Millisecond }
+	w := begin(t, island.URL(t, c.URL("postgres", pgtest.Superuser)), quick, often)
+	w.until(t, "an answer", well)
+	island.CutOff(t)
+	for range 3 { // over the connection it has, and over new ones
+		o := w.until(t, "no answer", func(o *probe.Observation) bool { return !well(o) })
+		require.Equal(t, probe.Timeout, o.Reason, "%v", o.Err)
+		require.Less(t, o.Took, 5*time.Second)
+	}
+	island.Reconnect(t)
+	w.until(t, "an answer again", well)
+}
+
+func TestProbe_lostRouteOfAnIdleConnectionIsFoundByKeepalive(t *testing.T) {
+	c := pgtest.Shared(t, 0)
+	island := pgtest.StartIsland(t, c.Addr())
+	w := begin(t, island.URL(t, c.URL("postgres", pgtest.Superuser)), rare, func(c *probe.Config) {
+		c.KeepAliveIdle, c.KeepAliveInterval, c.UserTimeout = time.Second, time.Second, 2*time.Second
+	})
+	w.until(t, "an answer", well)
+	island.CutOff(t)
+	w.until(t, "the loss, long before the next probe is due", because(probe.Timeout))
+}
+
 func TestProbe_sessionLeavesNothingBehind(t *testing.T) {
 	c := pgtest.Shared(t, 0)
 	user := c.Role(t, "NOSUPERUSER")
