@@ -17,6 +17,7 @@ import (
 )
 
 func TestFailure_idleServerThatHasEnded_isReplacedUnseen(t *testing.T) {
+	t.Parallel()
 	for _, loops := range []int{1, 2} {
 		t.Run(fmt.Sprint(loops, " loops"), func(t *testing.T) {
 			c := pgtest.Shared(t, 0)
@@ -37,6 +38,7 @@ func TestFailure_idleServerThatHasEnded_isReplacedUnseen(t *testing.T) {
 
 // PgBouncer's #946.
 func TestFailure_serverRestarts_clientsWaitAndGoOn(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Start(t, pgtest.Config{})
 	p := start(t, c, nil)
 	conn := pgtest.Connect(t, p.url("application_name", "stays"))
@@ -59,6 +61,7 @@ func TestFailure_serverRestarts_clientsWaitAndGoOn(t *testing.T) {
 }
 
 func TestFailure_serverStopsDuringATransaction_theClientIsTold(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Start(t, pgtest.Config{})
 	for name, test := range map[string]struct {
 		stop  func()
@@ -84,6 +87,7 @@ func TestFailure_serverStopsDuringATransaction_theClientIsTold(t *testing.T) {
 }
 
 func TestFailure_serverStaysAway_isToldWhenHoldHasPassed(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Start(t, pgtest.Config{})
 	p := start(t, c, func(config *proxy.Config) { config.Pool.Hold = 200 * time.Millisecond })
 	conn := pgtest.Connect(t, p.url())
@@ -103,6 +107,7 @@ func TestFailure_serverStaysAway_isToldWhenHoldHasPassed(t *testing.T) {
 
 // PgBouncer's #998.
 func TestFailure_loginOfOneServer_isToldToAllWaiters(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)
 	p := startFor(t, c.URL("postgres", role), nil)
@@ -131,6 +136,7 @@ func TestFailure_loginOfOneServer_isToldToAllWaiters(t *testing.T) {
 }
 
 func TestFailure_fullServer_waitersGetTheConnectionsThereAre(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t, "CONNECTION LIMIT 1")
 	p := startFor(t, c.URL("postgres", role), func(config *proxy.Config) { config.Pool.Hold = 100 * time.Millisecond })
@@ -154,6 +160,7 @@ func (w *witness) busyWith(query string) int {
 
 // PgBouncer's #413 and #1298.
 func TestFailure_clientGoneInTheMiddle_itsQueryIsCancelledAndTheServerFree(t *testing.T) {
+	t.Parallel()
 	ways := map[string]func(c *pgtest.Client){
 		"reset": func(c *pgtest.Client) { _ = c.Reset() },
 		"close": func(c *pgtest.Client) { _ = c.Conn.Close() },
@@ -196,6 +203,7 @@ func TestFailure_clientGoneInTheMiddle_itsQueryIsCancelledAndTheServerFree(t *te
 
 // A cancel request that reaches the server before it has begun the query is ignored: it has to be made again.
 func TestFailure_clientGoneAtOnce_nothingIsLeftRunning(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)
 	p := startFor(t, c.URL("postgres", role), func(config *proxy.Config) { config.Pool.MaxConnections = 5 })
@@ -213,6 +221,7 @@ func TestFailure_clientGoneAtOnce_nothingIsLeftRunning(t *testing.T) {
 }
 
 func TestFailure_terminateRightBehindAQuery_theQueryIsStillExecuted(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	c.Exec(t, "create table if not exists said_last (what text)")
 	t.Cleanup(func() { c.Exec(t, "drop table said_last") })
@@ -243,6 +252,7 @@ func TestFailure_terminateRightBehindAQuery_theQueryIsStillExecuted(t *testing.T
 }
 
 func TestFailure_clientLeavesWhileItWaits_whatItHasAskedForIsDoneIfItHasSaidGoodbye(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	c.Exec(t, "create table if not exists said_waiting (what text)")
 	t.Cleanup(func() { c.Exec(t, "drop table said_waiting") })
@@ -271,6 +281,7 @@ func TestFailure_clientLeavesWhileItWaits_whatItHasAskedForIsDoneIfItHasSaidGood
 }
 
 func TestFailure_serverEndsAPinnedSession_theClientIsTold(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)
 	p := startFor(t, c.URL("postgres", role), func(config *proxy.Config) { config.Mode = session.Transaction })
@@ -280,11 +291,12 @@ func TestFailure_serverEndsAPinnedSession_theClientIsTold(t *testing.T) {
 	watch(t, c).remove(role)
 	e := refusal(t, conn, "select 1")
 	require.Equal(t, "57P01", e.Code)
-	require.Empty(t, p.Snapshot().Pinned)
+	await(t, "nothing is pinned", func() bool { return len(p.Snapshot().Pinned) == 0 })
 	require.Equal(t, "1", one(t, pgtest.Connect(t, p.url()), "select 1"))
 }
 
 func TestFailure_cancelOfAWaitingClient_refusesWhatItWaitsWith(t *testing.T) {
+	t.Parallel()
 	p := onOne(t, pgtest.Shared(t, 0))
 	holder := pgtest.Connect(t, p.url())
 	client := pgtest.Dial(t, p.Addresses()[0])

@@ -17,6 +17,7 @@ import (
 )
 
 func TestPool_waitersAreServedInTheOrderInWhichTheyCame(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	database := c.Database(t)
 	p := startFor(t, c.URL(database, "postgres"), func(config *proxy.Config) { config.Pool.MaxConnections = 1 })
@@ -43,6 +44,7 @@ func TestPool_waitersAreServedInTheOrderInWhichTheyCame(t *testing.T) {
 }
 
 func TestPool_waiterThatHasGoneLeavesTheOthersTheirTurn(t *testing.T) {
+	t.Parallel()
 	p := onOne(t, pgtest.Shared(t, 0))
 	holder, first, second := pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url())
 	one(t, holder, "begin")
@@ -58,6 +60,7 @@ func TestPool_waiterThatHasGoneLeavesTheOthersTheirTurn(t *testing.T) {
 }
 
 func TestPool_idleServersAreLentLastInFirstOut(t *testing.T) {
+	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
 		config.Pool.MaxConnections = 3
 		config.Session.SentinelEvery = 0 // it would give them back in the order in which they have answered it
@@ -115,6 +118,7 @@ func misbehave(ctx context.Context, t *testing.T, to string, kind int) {
 
 // PgBouncer's #1085.
 func TestPool_boundHoldsWhileHundredClientsComeAndGo(t *testing.T) {
+	t.Parallel()
 	for _, loops := range []int{1, 2} {
 		t.Run(strconv.Itoa(loops)+" loops", func(t *testing.T) {
 			c := pgtest.Shared(t, 0)
@@ -154,6 +158,7 @@ func TestPool_boundHoldsWhileHundredClientsComeAndGo(t *testing.T) {
 
 // PgBouncer's #648.
 func TestPool_minConnectionsAreKeptAndReplaced(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)
 	p := startFor(t, c.URL("postgres", role), func(config *proxy.Config) {
@@ -179,6 +184,7 @@ func TestPool_minConnectionsAreKeptAndReplaced(t *testing.T) {
 }
 
 func TestPool_idleTimeoutClosesTheLastOneToo(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)
 	p := startFor(t, c.URL("postgres", role), func(config *proxy.Config) { config.Pool.IdleTimeout = 200 * time.Millisecond })
@@ -189,6 +195,7 @@ func TestPool_idleTimeoutClosesTheLastOneToo(t *testing.T) {
 }
 
 func TestPool_maxLifetimeReplacesServersBetweenTransactionsOnly(t *testing.T) {
+	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
 		config.Pool.MaxConnections, config.Pool.MaxLifetime = 1, 500*time.Millisecond
 	})
@@ -204,6 +211,7 @@ func TestPool_maxLifetimeReplacesServersBetweenTransactionsOnly(t *testing.T) {
 }
 
 func TestPool_idleServersOfOnePairMakeRoomForAnother(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	roles := []string{c.Role(t), c.Role(t), c.Role(t)}
 	p := startFor(t, c.URL("postgres", roles[0]), func(config *proxy.Config) {
@@ -227,6 +235,7 @@ func TestPool_idleServersOfOnePairMakeRoomForAnother(t *testing.T) {
 }
 
 func TestPool_busyServersOfOnePairMakeRoomWhenTheirTransactionEnds(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	roles := []string{c.Role(t), c.Role(t)}
 	p := startFor(t, c.URL("postgres", roles[0]), func(config *proxy.Config) {
