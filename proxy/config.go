@@ -38,6 +38,10 @@ type Config struct {
 	Databases map[string]Database // by the name that clients ask for
 	Users     map[string]User     // by the name that clients log in with
 
+	// Suspect is called, from any goroutine and perhaps often, when traffic has met something that a failover would explain.
+	// It must not block. nil: nobody is told. It is fixed for the proxy's life.
+	Suspect func()
+
 	LogConnections bool // a line for each client that comes and goes
 }
 

@@ -82,7 +82,7 @@ func TestCopy_dataBehindTheErrorGoesNowhere(t *testing.T) {
 			t.Run(how, func(t *testing.T) {
 				p := poolOf(t, c, 1)
 				a, b := raw(t, p.url()), raw(t, p.url())
-				for range 8 {
+				for range 20 {
 					a.Send(append(append([]pgproto3.Message{}, begin.ask...), copyData("not a number\n"))...)
 					a.ReceiveUntil('E')
 					if begin.end == nil { // simple: the server is free already

@@ -29,8 +29,12 @@ func (d *dialer) Dial(ctx context.Context, in *pool.Pool, private any) (pool.Con
 		login.Password = p.password(set, login.User)
 	}
 	conn := session.NewServer(in, p.traffic.of(in, len(p.loops)))
+	if route := p.route.Load(); route != nil {
+		login.Place, conn.Generation = route.place, route.generation
+	}
 	transport, err := set.dialer.Dial(ctx, login, &conn.Conn)
 	if err != nil {
+		p.shared.Suspect()
 		return nil, err
 	}
 	conn.Dialled(transport, p.workers)

@@ -29,7 +29,6 @@ func requireTooMany(t *testing.T, to, limit string) {
 
 // PgBouncer's #1238.
 func TestLimits_ofClientsAreExact(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	a, b := c.Role(t), c.Role(t)
 	one, two := c.Database(t), c.Database(t)
@@ -114,7 +113,6 @@ func TestLimits_ofClientsAreExact(t *testing.T) {
 
 // PgBouncer's #1238.
 func TestLimits_failedLoginsLeaveNothingBehind(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	p := start(t, c, func(config *proxy.Config) {
 		config.MaxClients, config.MaxClientsPerDatabase, config.MaxClientsPerUser = 1, 1, 1
@@ -135,7 +133,6 @@ func TestLimits_failedLoginsLeaveNothingBehind(t *testing.T) {
 
 // PgBouncer's #1085.
 func TestLimits_serverConnectionsAreExactForTargetDatabaseAndUser(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	a, b := c.Role(t), c.Role(t)
 	one, two := c.Database(t), c.Database(t)
@@ -181,7 +178,6 @@ func TestLimits_serverConnectionsAreExactForTargetDatabaseAndUser(t *testing.T) 
 // Limits of single databases and users count what PostgreSQL sees, whatever names clients use for it.
 // PgBouncer's #1085.
 func TestLimits_ofSingleDatabasesAndUsersGoBeforeTheGeneralOnes(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	a, b := c.Role(t), c.Role(t)
 	one, two := c.Database(t), c.Database(t)
@@ -230,7 +226,6 @@ func TestLimits_ofSingleDatabasesAndUsersGoBeforeTheGeneralOnes(t *testing.T) {
 }
 
 func TestAcquireTimeout_isAnErrorAndNotTheEnd(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
 		config.Pool.MaxConnections, config.Session.AcquireTimeout = 1, patient
 	})
@@ -260,7 +255,6 @@ func TestAcquireTimeout_isAnErrorAndNotTheEnd(t *testing.T) {
 }
 
 func TestAcquireTimeout_atLoginIsFatal(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
 		config.Pool.MaxConnections, config.Session.AcquireTimeout = 1, patient
 		config.Mode = session.WholeSession

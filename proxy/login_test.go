@@ -36,7 +36,6 @@ func modes() map[string]session.Mode {
 }
 
 func TestLogin_everyMethodLetsTheRightPasswordInAndNoOther(t *testing.T) {
-	t.Parallel()
 	c := guarded(t)
 	role := c.Role(t)
 	for _, method := range []auth.Method{auth.Password, auth.MD5, auth.SCRAM} {
@@ -81,7 +80,6 @@ func refused(t *testing.T, p *testProxy, user string) []string {
 
 // See CVE-2015-6817 of PgBouncer.
 func TestLogin_unknownUserLooksLikeAWrongPassword(t *testing.T) {
-	t.Parallel()
 	for _, method := range []auth.Method{auth.Password, auth.MD5} {
 		for _, unknown := range []auth.Unknown{auth.Reject, auth.Upstream} {
 			t.Run(string(method)+"/"+string(unknown), func(t *testing.T) {
@@ -109,7 +107,6 @@ func TestLogin_unknownUserLooksLikeAWrongPassword(t *testing.T) {
 
 // See CVE-2015-6817 of PgBouncer.
 func TestLogin_databaseThatIsNotThereIsToldToThoseWhoMayLogInOnly(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) { config.Auth.Method = auth.SCRAM })
 	e := loginError(t, p.as(t, "nowhere", pgtest.Superuser))
 	require.Equal(t, "3D000", e.Code)
@@ -118,7 +115,6 @@ func TestLogin_databaseThatIsNotThereIsToldToThoseWhoMayLogInOnly(t *testing.T) 
 }
 
 func TestLogin_underTrustTheUpstreamsUserAlone(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	p := start(t, c, nil)
 	require.Equal(t, pgtest.Superuser, one(t, pgtest.Connect(t, p.url()), "select current_user"))
@@ -129,7 +125,6 @@ func TestLogin_underTrustTheUpstreamsUserAlone(t *testing.T) {
 }
 
 func TestLogin_asIsAsksTheServerUnderTheClientsOwnName(t *testing.T) {
-	t.Parallel()
 	c := guarded(t)
 	role := c.Role(t)
 	for name, mode := range modes() {
@@ -149,7 +144,6 @@ func TestLogin_asIsAsksTheServerUnderTheClientsOwnName(t *testing.T) {
 }
 
 func TestLogin_upstreamMakesEveryoneTheUpstreamsUser(t *testing.T) {
-	t.Parallel()
 	c := guarded(t)
 	role := c.Role(t)
 	for name, mode := range modes() {
@@ -165,7 +159,6 @@ func TestLogin_upstreamMakesEveryoneTheUpstreamsUser(t *testing.T) {
 }
 
 func TestLogin_aliasNamesDatabaseAndUserAtTheServer(t *testing.T) {
-	t.Parallel()
 	c := guarded(t)
 	role, database := c.Role(t), c.Database(t)
 	for name, mode := range modes() {
@@ -182,7 +175,6 @@ func TestLogin_aliasNamesDatabaseAndUserAtTheServer(t *testing.T) {
 
 // See CVE-2025-2291 of PgBouncer.
 func TestLogin_whatTheServerRefusesIsToldInItsWords(t *testing.T) {
-	t.Parallel()
 	c := guarded(t)
 	expired := c.Role(t, "VALID UNTIL '2020-01-01'")
 	locked := c.Role(t)
@@ -212,7 +204,6 @@ func rewrite(t *testing.T, file, password string) {
 }
 
 func TestLogin_passwordFileIsReadWhenAServerIsDialled(t *testing.T) {
-	t.Parallel()
 	c := guarded(t)
 	for name, mode := range modes() {
 		for _, method := range []auth.Method{auth.Trust, auth.SCRAM} {
@@ -237,7 +228,6 @@ func TestLogin_passwordFileIsReadWhenAServerIsDialled(t *testing.T) {
 }
 
 func TestLogin_rotatedPasswordOfAClientReplacesTheOneRemembered(t *testing.T) {
-	t.Parallel()
 	c := guarded(t)
 	role := c.Role(t)
 	p := start(t, c, func(config *proxy.Config) { config.Auth.Method, config.Auth.Unknown = auth.Password, auth.AsIs })
@@ -250,7 +240,6 @@ func TestLogin_rotatedPasswordOfAClientReplacesTheOneRemembered(t *testing.T) {
 
 // CVE-2025-12819 of PgBouncer: a startup parameter must not change what the proxy's own queries mean.
 func TestLogin_startupParametersReachNoQueryOfTheProxysOwn(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	database := c.Database(t)
 	c.ExecIn(t, database, `create schema evil; create table evil.caught (what text);
@@ -280,7 +269,6 @@ func TestLogin_startupParametersReachNoQueryOfTheProxysOwn(t *testing.T) {
 
 // PgBouncer's #999.
 func TestLogin_startupValuesAreValuesAndNotSQL(t *testing.T) {
-	t.Parallel()
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		p := onOne(t, c)
 		for _, value := range []string{

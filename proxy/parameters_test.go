@@ -262,7 +262,7 @@ func TestParameters_ofManyClientsOnFewServers(t *testing.T) {
 				conn := pgtest.Connect(t, p.url("application_name", name, "search_path", fmt.Sprint("schema_", i)))
 				want := fmt.Sprintf("%s of schema_%d", name, i)
 				ends = append(ends, started(func() error {
-					for range 20 {
+					for range 50 {
 						got, err := try(conn, "select current_setting('application_name') || ' of ' || current_setting('search_path')")
 						if err != nil {
 							return err

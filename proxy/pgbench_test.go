@@ -32,7 +32,7 @@ func TestPgbench_readAndWriteInEveryProtocol(t *testing.T) {
 		for _, script := range []string{"select-only", "tpcb-like"} {
 			t.Run(protocol+"/"+script, func(t *testing.T) {
 				const clients = 100
-				pgbench(t, p, "-n", "-b", script, "-M", protocol, "-c", strconv.Itoa(clients), "-j", strconv.Itoa(clients), "-t", "10") // make soak runs longer
+				pgbench(t, p, "-n", "-b", script, "-M", protocol, "-c", strconv.Itoa(clients), "-j", strconv.Itoa(clients), "-t", "30")
 			})
 		}
 	}

@@ -17,7 +17,6 @@ import (
 )
 
 func TestPool_waitersAreServedInTheOrderInWhichTheyCame(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	database := c.Database(t)
 	p := startFor(t, c.URL(database, "postgres"), func(config *proxy.Config) { config.Pool.MaxConnections = 1 })
@@ -44,7 +43,6 @@ func TestPool_waitersAreServedInTheOrderInWhichTheyCame(t *testing.T) {
 }
 
 func TestPool_waiterThatHasGoneLeavesTheOthersTheirTurn(t *testing.T) {
-	t.Parallel()
 	p := onOne(t, pgtest.Shared(t, 0))
 	holder, first, second := pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url())
 	one(t, holder, "begin")
@@ -60,7 +58,6 @@ func TestPool_waiterThatHasGoneLeavesTheOthersTheirTurn(t *testing.T) {
 }
 
 func TestPool_idleServersAreLentLastInFirstOut(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
 		config.Pool.MaxConnections = 3
 		config.Session.SentinelEvery = 0 // it would give them back in the order in which they have answered it
@@ -118,7 +115,6 @@ func misbehave(ctx context.Context, t *testing.T, to string, kind int) {
 
 // PgBouncer's #1085.
 func TestPool_boundHoldsWhileHundredClientsComeAndGo(t *testing.T) {
-	t.Parallel()
 	for _, loops := range []int{1, 2} {
 		t.Run(strconv.Itoa(loops)+" loops", func(t *testing.T) {
 			c := pgtest.Shared(t, 0)
@@ -158,7 +154,6 @@ func TestPool_boundHoldsWhileHundredClientsComeAndGo(t *testing.T) {
 
 // PgBouncer's #648.
 func TestPool_minConnectionsAreKeptAndReplaced(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)
 	p := startFor(t, c.URL("postgres", role), func(config *proxy.Config) {
@@ -184,7 +179,6 @@ func TestPool_minConnectionsAreKeptAndReplaced(t *testing.T) {
 }
 
 func TestPool_idleTimeoutClosesTheLastOneToo(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	role := c.Role(t)
 	p := startFor(t, c.URL("postgres", role), func(config *proxy.Config) { config.Pool.IdleTimeout = 200 * time.Millisecond })
@@ -195,7 +189,6 @@ func TestPool_idleTimeoutClosesTheLastOneToo(t *testing.T) {
 }
 
 func TestPool_maxLifetimeReplacesServersBetweenTransactionsOnly(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
 		config.Pool.MaxConnections, config.Pool.MaxLifetime = 1, 500*time.Millisecond
 	})
@@ -211,7 +204,6 @@ func TestPool_maxLifetimeReplacesServersBetweenTransactionsOnly(t *testing.T) {
 }
 
 func TestPool_idleServersOfOnePairMakeRoomForAnother(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	roles := []string{c.Role(t), c.Role(t), c.Role(t)}
 	p := startFor(t, c.URL("postgres", roles[0]), func(config *proxy.Config) {
@@ -235,7 +227,6 @@ func TestPool_idleServersOfOnePairMakeRoomForAnother(t *testing.T) {
 }
 
 func TestPool_busyServersOfOnePairMakeRoomWhenTheirTransactionEnds(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	roles := []string{c.Role(t), c.Role(t)}
 	p := startFor(t, c.URL("postgres", roles[0]), func(config *proxy.Config) {

@@ -35,6 +35,8 @@ type Proxy struct {
 	target  *pool.Target
 	setting atomic.Pointer[setting]
 
+	route       atomic.Pointer[route] // nil: where the upstream leads
+	routing     holds
 	configuring sync.Mutex // held while the pool is told its setting, which takes no time
 
 	logins  stats.Logins
@@ -79,6 +81,9 @@ func New(config Config, log *slog.Logger) (*Proxy, error) {
 	p.setting.Store(first)
 	p.shared = session.NewShared(log, &p.errors)
 	p.shared.Ended, p.shared.CancelElsewhere = p.sessionEnded, p.cancelMoved
+	if config.Suspect != nil {
+		p.shared.Suspect = config.Suspect
+	}
 	for i := range config.Loops {
 		l, err := loop.New(loop.Config{Index: i})
 		if err != nil {

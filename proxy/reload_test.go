@@ -56,7 +56,6 @@ func upstream(t *testing.T, config *proxy.Config, url string) {
 
 // PgBouncer's #1157.
 func TestReload_ofNothing_recyclesNothing(t *testing.T) {
-	t.Parallel()
 	r := startReloadable(t, pgtest.Shared(t, 0), func(config *proxy.Config) { config.Pool.MaxConnections = 2 })
 	idle, busy := pgtest.Connect(t, r.url()), pgtest.Connect(t, r.url())
 	one(t, busy, "begin")
@@ -76,7 +75,6 @@ func TestReload_ofNothing_recyclesNothing(t *testing.T) {
 
 // PgBouncer's #1157.
 func TestReload_ofTheUpstream_movesEveryoneWithoutAnError(t *testing.T) {
-	t.Parallel()
 	versions := pgtest.Versions(t)
 	old, fresh := pgtest.Shared(t, versions[0]), pgtest.Start(t, pgtest.Config{Major: versions[len(versions)-1]})
 	r := startReloadable(t, old, func(config *proxy.Config) { config.Loops, config.Pool.MaxConnections = 2, 3 })
@@ -119,7 +117,6 @@ func TestReload_ofTheUpstream_movesEveryoneWithoutAnError(t *testing.T) {
 }
 
 func TestReload_ofLimits_isInForceAtOnce(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	r := startReloadable(t, c, func(config *proxy.Config) { config.Pool.MaxConnections, config.Session.AcquireTimeout = 1, time.Minute })
 	a, b := pgtest.Connect(t, r.url()), pgtest.Connect(t, r.url())
@@ -146,7 +143,6 @@ func TestReload_ofLimits_isInForceAtOnce(t *testing.T) {
 }
 
 func TestReload_ofUsers_isForThoseWhoLogInLater(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	first, second := c.Role(t), c.Role(t)
 	r := startReloadable(t, c, func(config *proxy.Config) { config.Auth.Method, config.Auth.Users = auth.SCRAM, listed(first) })
@@ -159,7 +155,6 @@ func TestReload_ofUsers_isForThoseWhoLogInLater(t *testing.T) {
 }
 
 func TestReload_ofTheMode_isForThoseWhoLogInLater(t *testing.T) {
-	t.Parallel()
 	r := startReloadable(t, pgtest.Shared(t, 0), nil)
 	before := pgtest.Connect(t, r.url())
 	r.reload(t, func(config *proxy.Config) { config.Mode = session.Statement })
@@ -170,7 +165,6 @@ func TestReload_ofTheMode_isForThoseWhoLogInLater(t *testing.T) {
 }
 
 func TestReload_ofWhatIsFaulty_leavesEverythingAsItWas(t *testing.T) {
-	t.Parallel()
 	r := startReloadable(t, pgtest.Shared(t, 0), func(config *proxy.Config) { config.Pool.MaxConnections = 1 })
 	conn := pgtest.Connect(t, r.url())
 	pid := pidOf(t, conn)

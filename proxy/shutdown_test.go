@@ -90,7 +90,6 @@ func TestShutdown_endsClientsBetweenTransactions(t *testing.T) {
 
 // PgBouncer's #1473 and #1468.
 func TestShutdown_waitingClientsAreTold(t *testing.T) {
-	t.Parallel()
 	p := onOne(t, pgtest.Shared(t, 0))
 	holder, waiter := p.loggedIn(t), p.loggedIn(t)
 	holder.Query("begin")
@@ -105,7 +104,6 @@ func TestShutdown_waitingClientsAreTold(t *testing.T) {
 }
 
 func TestShutdown_whoLogsInMeanwhile_isTold(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), nil)
 	silent := pgtest.Dial(t, p.Addresses()[0])
 	silent.SendBytes([]byte{0, 0, 0}) // a part of a startup packet
@@ -163,7 +161,6 @@ func TestClose_cutsADrainShort(t *testing.T) {
 }
 
 func TestShutdown_ofNobody_isOverAtOnceAndAgain(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), nil)
 	require.NoError(t, <-p.drain())
 	require.NoError(t, <-p.drain())
@@ -172,7 +169,6 @@ func TestShutdown_ofNobody_isOverAtOnceAndAgain(t *testing.T) {
 }
 
 func TestShutdown_removesItsSocket(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) { config.Listen = append(config.Listen, dir) })
 	file := filepath.Join(dir, ".s.PGSQL.6432")
@@ -184,7 +180,6 @@ func TestShutdown_removesItsSocket(t *testing.T) {
 }
 
 func TestShutdown_replicationIsClosedWithoutAWord(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), nil)
 	client := pgtest.Dial(t, p.Addresses()[0])
 	client.Login("postgres", pgtest.Superuser, "replication=database")
@@ -195,7 +190,6 @@ func TestShutdown_replicationIsClosedWithoutAWord(t *testing.T) {
 }
 
 func TestShutdown_clientsThatReadNothing_doNotHoldItUpForEver(t *testing.T) {
-	t.Parallel()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
 		config.Session.WriteTimeout, config.Mode = 300*time.Millisecond, session.Transaction
 	})

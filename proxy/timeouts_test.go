@@ -32,7 +32,6 @@ func outlast(t *testing.T, c *pgtest.Cluster) {
 
 // PgBouncer's #125 and #1395.
 func TestTimeout_queryIsCancelledAndTheSessionLives(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	p := limited(t, c, func(config *session.Config) { config.QueryTimeout = short })
 	a := raw(t, p.url())
@@ -50,7 +49,6 @@ func TestTimeout_queryIsCancelledAndTheSessionLives(t *testing.T) {
 }
 
 func TestTimeout_transactionIsEnded(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	w := watch(t, c)
 	for _, mode := range []session.Mode{session.Transaction, session.WholeSession} {
@@ -81,7 +79,6 @@ func TestTimeout_transactionIsEnded(t *testing.T) {
 
 // PgBouncer's #125 and #1395.
 func TestTimeout_idleTransactionIsEnded(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	p := limited(t, c, func(config *session.Config) { config.IdleTransactionTimeout = short })
 	name := table(t, c, "n int")
@@ -99,7 +96,6 @@ func TestTimeout_idleTransactionIsEnded(t *testing.T) {
 }
 
 func TestTimeout_idleClientIsClosed(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	p := limited(t, c, func(config *session.Config) { config.ClientIdleTimeout = 2 * short })
 	const told = "E 57P05 terminating connection due to client.idle_timeout"
@@ -128,7 +124,6 @@ func TestTimeout_idleClientIsClosed(t *testing.T) {
 
 // A client that never reads is closed, and its server, which is in the middle of an answer, with it. Others notice nothing.
 func TestTimeout_clientThatNeverReadsIsClosed(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Shared(t, 0)
 	p, w := limited(t, c, func(config *session.Config) { config.WriteTimeout = short }), watch(t, c)
 	deaf, b := raw(t, p.url()), raw(t, p.url())

@@ -62,7 +62,6 @@ func serial(t *testing.T, conn *pgx.Conn) string {
 }
 
 func TestClientTLS_everyWayToConnectWorks(t *testing.T) {
-	t.Parallel()
 	own := newIdentity(t)
 	for _, loops := range []int{1, 2} {
 		p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
@@ -93,7 +92,6 @@ func TestClientTLS_everyWayToConnectWorks(t *testing.T) {
 }
 
 func TestClientTLS_whereItIsRequired_plainClientsAreTold(t *testing.T) {
-	t.Parallel()
 	own := newIdentity(t)
 	dir := t.TempDir()
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
@@ -109,7 +107,6 @@ func TestClientTLS_whereItIsRequired_plainClientsAreTold(t *testing.T) {
 }
 
 func TestClientTLS_channelBindingIsUsed(t *testing.T) {
-	t.Parallel()
 	own := newIdentity(t)
 	p := start(t, pgtest.Shared(t, 0), func(config *proxy.Config) {
 		own.offer(config)
@@ -128,7 +125,6 @@ func TestClientTLS_channelBindingIsUsed(t *testing.T) {
 }
 
 func TestClientTLS_newCertificate_reachesNewClientsAndDisturbsNoOther(t *testing.T) {
-	t.Parallel()
 	own := newIdentity(t)
 	r := startReloadable(t, pgtest.Shared(t, 0), own.offer)
 	old := pgtest.Connect(t, r.url("sslmode", "require"))
@@ -156,7 +152,6 @@ func TestClientTLS_newCertificate_reachesNewClientsAndDisturbsNoOther(t *testing
 }
 
 func TestClientTLS_certificateOfTheClient_isAskedFor(t *testing.T) {
-	t.Parallel()
 	own, stranger := newIdentity(t), newIdentity(t)
 	client := &identity{ca: own.ca, root: own.root, cert: filepath.Join(t.TempDir(), "c.crt"), keyFile: filepath.Join(t.TempDir(), "c.key")}
 	client.issue(t, pgtest.Superuser)
@@ -189,7 +184,6 @@ func elsewhere(url string) string { return strings.Replace(url, "127.0.0.1", "12
 func withoutHold(config *proxy.Config) { config.Pool.Hold = -1 }
 
 func TestServerTLS_everyModeDoesWhatLibpqsDoes(t *testing.T) {
-	t.Parallel()
 	c := pgtest.Start(t, pgtest.Config{TLS: true, Settings: map[string]string{"listen_addresses": "127.0.0.1,127.0.0.2"}, HBA: []string{
 		"hostssl all only_tls 127.0.0.1/32 trust", "hostnossl all only_tls 127.0.0.1/32 reject",
 		"hostssl all no_tls 127.0.0.1/32 reject", "hostnossl all no_tls 127.0.0.1/32 trust",
@@ -241,7 +235,6 @@ func TestServerTLS_everyModeDoesWhatLibpqsDoes(t *testing.T) {
 }
 
 func TestServerTLS_certificateAndChannelBindingLogIn(t *testing.T) {
-	t.Parallel()
 	t.Run("certificate", func(t *testing.T) {
 		c := pgtest.Start(t, pgtest.Config{TLS: true, Auth: "cert"})
 		role := c.Role(t)

@@ -205,6 +205,10 @@ func printStatus(w io.Writer, s *admin.Status) {
 	if s.ClientsPerBusyServer > 0 {
 		fmt.Fprintf(w, "multiplexing: %.1f clients for each busy server\n", s.ClientsPerBusyServer)
 	}
+	if s.Held != "" {
+		fmt.Fprintf(w, "transactions are held: %s\n", printable(s.Held))
+	}
+	printTopology(w, s.Topology)
 	if len(s.Pools) > 0 {
 		fmt.Fprintln(w)
 		printTable(w, poolRows(s.Pools))

@@ -37,6 +37,7 @@ type parts struct {
 	moving   *proxy.Proxy // Hands its clients over and takes over those of others; nil if it cannot.
 	ending   drain.Proxy
 	reload   func(config.Config) error
+	watch    func(ctx context.Context) // Watches the servers until ctx ends; nil: nobody does.
 }
 
 // opener makes a proxy that neither listens nor dials yet.
@@ -136,6 +137,9 @@ func (p *process) run(ctx context.Context, http *admin.Server, signals <-chan os
 		return err
 	}
 	p.bound(p.parts.serving.Addresses())
+	if p.parts.watch != nil {
+		wg.Go(func() { p.parts.watch(living) })
+	}
 	served := make(chan error, 1) // Serve's goroutine ends with it. One that is stuck is not waited for.
 	go func() { served <- p.parts.serving.Serve(ctx) }()
 

@@ -26,17 +26,17 @@ func openProxy(c config.Config, log *slog.Logger) (parts, error) {
 	if err != nil {
 		return parts{}, &configError{err}
 	}
-	p, err := proxy.New(wired, log)
-	if err != nil {
+	r := new(routing)
+	wired.Suspect = func() { r.router.Suspect() }
+	if r.Proxy, err = proxy.New(wired, log); err != nil {
 		return parts{}, fmt.Errorf("make proxy: %w", err)
 	}
-	return parts{serving: p, observed: p, ending: p, moving: p, reload: func(c config.Config) error {
-		wired, err := wire(c, log)
-		if err != nil {
-			return err
-		}
-		return p.Reload(wired)
-	}}, nil
+	targets, m := wireRouter(c, wired)
+	r.follow(targets, m, log)
+	return parts{
+		serving: r, observed: r, ending: r, moving: r.Proxy, watch: r.router.Run,
+		reload: func(c config.Config) error { return r.takeOver(c, log) },
+	}, nil
 }
 
 // wire translates a configuration for the proxy, and reads the users file and the password file. Warnings go to log.

@@ -20,7 +20,10 @@ type Status struct {
 	NotReady string  `json:"not_ready,omitempty"` // Why new clients are not welcome.
 	Uptime   float64 `json:"uptime_seconds"`
 
-	Listen       []string          `json:"listen"` // Where clients connect, with real ports; empty while starting.
+	Listen   []string  `json:"listen"`             // Where clients connect, with real ports; empty while starting.
+	Held     string    `json:"held,omitempty"`     // Why transactions are held.
+	Topology *Topology `json:"topology,omitempty"` // Absent where servers are not watched.
+
 	Clients      Clients           `json:"clients"`
 	Servers      Servers           `json:"servers"`
 	Pools        []Pool            `json:"pools"`
@@ -136,6 +139,7 @@ func newStatus(s *stats.Snapshot) Status {
 		PinnedClients:        []PinnedClient{},
 		PinningStatements:    []PinningStatement{},
 	}
+	status.Held, status.Topology = s.Held, newTopology(&s.Topology)
 	if !s.Started.IsZero() {
 		status.Uptime = time.Since(s.Started).Round(time.Millisecond).Seconds()
 	}

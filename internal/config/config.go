@@ -42,7 +42,8 @@ type HTTP struct {
 // Upstream is how PostgreSQL is reached.
 type Upstream struct {
 	URL            ConnString
-	PasswordFile   string // Read at each login; "" without.
+	Hosts          []string // host:port; none: those of the URL.
+	PasswordFile   string   // Read at each login; "" without.
 	ConnectTimeout time.Duration
 	Keepalive      time.Duration
 	TCPUserTimeout time.Duration
@@ -62,7 +63,8 @@ type Pool struct {
 
 // Failover is how a missing primary is bridged.
 type Failover struct {
-	Hold time.Duration
+	Hold       time.Duration
+	MaxLostWAL int // Bytes; 0: any.
 }
 
 // Client bounds the clients and how long they may be idle or slow.
@@ -266,7 +268,7 @@ func Default() Config {
 			IdleTimeout:    10 * time.Minute,
 			MaxLifetime:    time.Hour,
 		},
-		Failover:           Failover{Hold: 10 * time.Second},
+		Failover:           Failover{Hold: 10 * time.Second, MaxLostWAL: 16 << 20},
 		Client:             Client{MaxClients: 10_000, LoginTimeout: time.Minute, WriteTimeout: time.Minute},
 		PreparedStatements: PreparedStatements{Max: 200, MaxPerClient: 5000},
 		Session:            Session{SentinelEvery: 10_000, OnUnsupported: UnsupportedPin},

@@ -66,6 +66,10 @@ func (c *Config) upstreamOptions() []option {
 			"sslrootcert work as there. Its user and password are those of the first known user. Settings in it " +
 			"(application_name, options) are given to every server connection.",
 	}, {
+		key: "upstream.hosts", value: addressList{&c.Upstream.Hosts}, alias: "targets servers",
+		doc: "The servers of the cluster, primary and standbys, in place of the hosts in the URL; everything else is taken from there. With several " +
+			"hosts, here or in the URL, all of them are probed, and clients are led to the one that is the primary.",
+	}, {
 		key: "upstream.password_file", value: path(&c.Upstream.PasswordFile),
 		doc: "A file with the password of the URL's user, for passwords that change: it is read at each login. " +
 			"It comes before a password in the URL.",
@@ -84,8 +88,12 @@ func (c *Config) upstreamOptions() []option {
 			"this case, and the operating system would take about 15 minutes.",
 	}, {
 		key: "failover.hold", value: duration(&c.Failover.Hold, 0, time.Hour),
-		doc: "How long clients that begin a transaction are held while no server can be reached, before they get an error. " +
-			"0 tells them at once.",
+		doc: "How long clients that begin a transaction are held while there is no primary or none can be reached, or while an operator " +
+			"holds them, before they get an error. 0 tells them at once.",
+	}, {
+		key: "failover.max_lost_wal", value: number(&c.Failover.MaxLostWAL, 0, 1<<40),
+		doc: "How many bytes of WAL a new primary may lack that the old one was seen to have on its disk. One that lacks more is not " +
+			"used, unless an authority confirms it; what is lost is logged as an error in any case. 0 accepts any loss.",
 	}}
 }
 

@@ -53,6 +53,9 @@ type Collector struct {
 	connects, closed                                      *prometheus.Desc
 	pinned, pins, ratio, replays, resets, leaks           *prometheus.Desc
 	drained, takeover                                     *prometheus.Desc
+	held, targetUp, targetRole, targetTimeline            *prometheus.Desc
+	targetLagBytes, targetLag, alarms                     *prometheus.Desc
+	switches, switchSeconds, switchLost                   *prometheus.Desc
 	phase, buildInfo, configInfo, reloadOK, configModTime *prometheus.Desc
 }
 
@@ -96,6 +99,18 @@ func NewCollector(source Source, config ConfigSource, build Build) *Collector {
 		drained:  desc("drain_clients_total", "Clients that the proxy's end met: idle, with a transaction that finished, or that was cut.", "outcome"),
 		takeover: desc("takeover_clients_total", "Clients that have moved between processes: in from a predecessor, out to a successor.", "direction"),
 
+		held: desc("held", "1 while transactions are held: there is no primary, or an operator wants it."),
+
+		targetUp:       desc("target_up", "1 if the last probe of the server has succeeded.", "target"),
+		targetRole:     desc("target_role", "1 for the role in which the server was last seen; accepted is the primary that clients are led to.", "target", "role"),
+		targetTimeline: desc("target_timeline", "Timeline of the server; of a standby a lower bound.", "target"),
+		targetLagBytes: desc("target_lag_bytes", "WAL of the primary that a standby has not replayed.", "target"),
+		targetLag:      desc("target_lag_seconds", "For how long at most a standby has not replayed what it has received.", "target"),
+		alarms:         desc("target_alarms", "Things about the servers that people have to look at; status says which."),
+		switches:       desc("target_switches_total", "Changes of the primary."),
+		switchSeconds:  desc("target_last_switch_seconds", "How long the last change of the primary left none."),
+		switchLost:     desc("target_last_switch_lost_wal_bytes", "WAL that the last change of the primary is known to have lost."),
+
 		phase:         desc("phase", "1 for the phase that the proxy is in.", "phase"),
 		buildInfo:     desc("build_info", "The binary.", "version", "revision", "goversion"),
 		configInfo:    desc("config_info", "The configuration in force.", "hash"),
@@ -109,6 +124,7 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.clients, c.logins, c.servers, c.limit, c.waiting, c.oldestWait, c.wait, c.transaction, c.transactions, c.statements,
 		c.bytes, c.errors, c.prepared, c.reparses, c.connects, c.closed, c.pinned, c.pins, c.ratio, c.replays, c.resets, c.leaks, c.drained, c.takeover, c.phase,
+		c.held, c.targetUp, c.targetRole, c.targetTimeline, c.targetLagBytes, c.targetLag, c.alarms, c.switches, c.switchSeconds, c.switchLost,
 		c.buildInfo, c.configInfo, c.reloadOK, c.configModTime,
 	} {
 		descs <- d
@@ -122,6 +138,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	c.collectPools(out, &s)
 	c.collectWork(out, &s)
 	c.collectState(out, &s)
+	c.collectTargets(out, &s)
 	c.collectProcess(out, &s)
 }
 

@@ -49,7 +49,15 @@ func full() fixed {
 			Errors: []stats.ErrorCount{
 				{SQLState: "23505", Origin: stats.FromServer, Count: 41}, {SQLState: "57P03", Origin: stats.FromProxy, Count: 42},
 			},
-			Prepared:       stats.Prepared{Clients: 51, Shared: 52, Servers: 53},
+			Prepared: stats.Prepared{Clients: 51, Shared: 52, Servers: 53},
+			Held:     "b is a standby", Topology: stats.Topology{
+				Known: true, Alarms: []string{"look"}, Switched: 58,
+				Targets: []stats.Target{
+					{Name: "a", Role: "primary", Health: "ok", Accepted: true, Timeline: 59},
+					{Name: "b", Role: "standby", Health: "ok", Timeline: 60, LagBytes: 61, LagTime: 62 * time.Second},
+				},
+				Switches: []stats.Switch{{Took: 7 * time.Second}, {Took: 63 * time.Second, Lost: 64}},
+			},
 			ServerConnects: 54, ServersClosed: []stats.Count{{Label: "idle", Count: 55}}, Pinned: []stats.Count{{Label: "temp table", Count: 56}},
 			Pins: []stats.Count{{Label: "temp table", Count: 57}},
 		},
@@ -100,6 +108,7 @@ pgsidecar_drain_clients_total{outcome="finished"} 23
 pgsidecar_drain_clients_total{outcome="idle"} 22
 pgsidecar_errors_total{origin="proxy",sqlstate="57P03"} 42
 pgsidecar_errors_total{origin="server",sqlstate="23505"} 41
+pgsidecar_held 1
 pgsidecar_oldest_wait_seconds{pool="a%2Fb/100%25%FF"} 0
 pgsidecar_oldest_wait_seconds{pool="app/alice"} 1.5
 pgsidecar_phase{phase="closing"} 0
@@ -134,6 +143,22 @@ pgsidecar_statements_total{protocol="extended"} 12
 pgsidecar_statements_total{protocol="simple"} 11
 pgsidecar_takeover_clients_total{direction="in"} 25
 pgsidecar_takeover_clients_total{direction="out"} 26
+pgsidecar_target_alarms 1
+pgsidecar_target_lag_bytes{target="b"} 61
+pgsidecar_target_lag_seconds{target="b"} 62
+pgsidecar_target_last_switch_lost_wal_bytes 64
+pgsidecar_target_last_switch_seconds 63
+pgsidecar_target_role{role="accepted",target="a"} 1
+pgsidecar_target_role{role="accepted",target="b"} 0
+pgsidecar_target_role{role="primary",target="a"} 1
+pgsidecar_target_role{role="primary",target="b"} 0
+pgsidecar_target_role{role="standby",target="a"} 0
+pgsidecar_target_role{role="standby",target="b"} 1
+pgsidecar_target_switches_total 58
+pgsidecar_target_timeline{target="a"} 59
+pgsidecar_target_timeline{target="b"} 60
+pgsidecar_target_up{target="a"} 1
+pgsidecar_target_up{target="b"} 1
 pgsidecar_transaction_seconds_sum 0.001
 pgsidecar_transaction_seconds_count 1
 pgsidecar_transactions_total{pool="a%2Fb/100%25%FF"} 0

@@ -120,16 +120,11 @@ func (c *Cluster) end(t testing.TB) {
 // CA is the authority that issued the server's certificate, for clients that verify or need one; nil without TLS.
 func (c *Cluster) CA() *pgcluster.CA { return c.ca }
 
-// ForEach runs a test as a subtest ("pg15", "pg17", ...) for every version found, on the package's shared cluster. The subtests
-// run at the same time, as each of them spends most of its time waiting for its server; they begin when the function that
-// called ForEach has returned.
+// ForEach runs a test as a subtest ("pg15", "pg17", ...) for every version found, on the package's shared cluster.
 func ForEach(t *testing.T, test func(t *testing.T, c *Cluster)) {
 	t.Helper()
 	for _, major := range Versions(t) {
-		t.Run(fmt.Sprintf("pg%d", major), func(t *testing.T) {
-			t.Parallel()
-			test(t, Shared(t, major))
-		})
+		t.Run(fmt.Sprintf("pg%d", major), func(t *testing.T) { test(t, Shared(t, major)) })
 	}
 }
 

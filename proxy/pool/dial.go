@@ -97,6 +97,11 @@ func (p *Pool) dialled(d *dial, c Conn) {
 		w = p.nextWaiter(noLoop, 0)
 	}
 	switch why, unfit := s.unfitNew(); {
+	case s.private && t.held != nil:
+		s.discard(reasonAbandoned)
+		if w != nil {
+			p.requeue(w)
+		}
 	case unfit:
 		s.discard(why)
 		if s.private && w != nil {
@@ -155,7 +160,7 @@ func (p *Pool) failed(d *dial, err error) {
 			t.refuse(w, ErrClosed)
 		}
 		return
-	case d.generation != t.generation: // Recycle has cancelled it: no failure.
+	case d.generation != t.generation, t.held != nil: // Recycle or Hold has cancelled it: no failure.
 		if w != nil {
 			d.waiter = w
 			p.enqueue(w, true)

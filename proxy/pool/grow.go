@@ -30,7 +30,7 @@ type growth struct {
 // one that an idle connection has to give up. It is called whenever room or demand has grown.
 func (t *Target) serve(now int64) {
 	t.needy, t.evictAt = false, never
-	if t.waiting.n == 0 {
+	if t.waiting.n == 0 || t.held != nil {
 		return
 	}
 	for p := range t.waiting.all() {

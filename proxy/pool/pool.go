@@ -107,14 +107,14 @@ func (p *Pool) Acquire(w *Waiter) (Conn, bool) {
 	t.mu.Lock()
 	p = p.current()
 	p.totals.acquires++
-	if s := p.idle[w.loop].slots.front(); s != nil {
+	if s := p.idle[w.loop].slots.front(); s != nil && t.held == nil {
 		s.become(slotLent)
 		t.mu.Unlock()
 		return s.conn, true
 	}
 	p.totals.waits++
 	w.pool = p
-	if s := p.idleElsewhere(); s != nil {
+	if s := p.idleElsewhere(); s != nil && t.held == nil {
 		w.expect(s)
 		t.mu.Unlock()
 		s.conn.Move(s)
@@ -169,7 +169,9 @@ func (p *Pool) Cancel(w *Waiter) Conn {
 }
 
 // Ready reports, without the lock, whether an Acquire from that loop would probably be served at once.
-func (p *Pool) Ready(loop int) bool { return p.idle[loop].n.Load() > 0 }
+func (p *Pool) Ready(loop int) bool {
+	return p.idle[loop].n.Load() > 0 && !p.target.holding.Load()
+}
 
 // Release takes back a connection that is clean and attached to the caller's loop. It goes to the waiter that is next,
 // unless it has to be closed. Called on the connection's loop, once for each time that it was lent or adopted.
@@ -245,6 +247,9 @@ func (p *Pool) queue(w *Waiter) {
 	w.since = now
 	p.failure.welcome(p, now)
 	p.enqueue(w, false)
+	if t.held != nil {
+		p.expire(now)
+	}
 	t.serve(now)
 }
 
@@ -281,7 +286,7 @@ func (p *Pool) requeue(w *Waiter) {
 		t.refuse(w, ErrClosed)
 		return
 	}
-	if w.demand() == shared {
+	if w.demand() == shared && t.held == nil {
 		if s := p.idle[w.loop].slots.front(); s != nil {
 			w.grant(s)
 			t.later(w.grantee.Granted)
@@ -302,6 +307,9 @@ func (p *Pool) waiters() int { return p.waiting[shared].n + p.waiting[private].n
 // has hardly waited.
 func (p *Pool) nextWaiter(loop int, now int64) *Waiter {
 	first := p.waiting[shared].front()
+	if p.target.held != nil {
+		return nil
+	}
 	if first == nil || loop == noLoop || first.loop == int32(loop) || now-first.since >= int64(preferOwnLoop) {
 		return first
 	}

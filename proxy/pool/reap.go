@@ -69,7 +69,9 @@ func (p *Pool) reap(now int64) {
 			s.reap(now)
 		}
 	}
-	if f := &p.failure; f.err != nil && p.dependents() > 0 {
+	if p.target.held != nil {
+		p.expire(now)
+	} else if f := &p.failure; f.err != nil && p.dependents() > 0 {
 		if now >= f.deadline {
 			p.unavailable()
 		} else {
@@ -127,7 +129,7 @@ func (p *Pool) slots() int {
 // replenish dials up to MinConnections where there is room. It evicts nothing for it.
 func (p *Pool) replenish(now int64) {
 	t := p.target
-	for p.served && !t.closed && p.size() < t.config.MinConnections && p.fits() && p.mayDial(now) {
+	for p.served && !t.closed && t.held == nil && p.size() < t.config.MinConnections && p.fits() && p.mayDial(now) {
 		p.dialFor(shared)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // Target bounds all connections to one PostgreSQL, over all its pools. Run looks after what time brings; whoever made
@@ -13,11 +14,14 @@ type Target struct {
 	wake    chan struct{}  // one token: Run shall look at nextAt again
 	done    chan struct{}  // closed by Close
 	running sync.WaitGroup // dials
+	holding atomic.Bool    // held, without the lock
 
 	mu         sync.Mutex // guards all below, and every pool, slot and waiter; nothing blocks under it
 	config     Config
 	closed     bool
-	generation uint32 // raised by Recycle
+	held       *HeldError // nothing is granted or dialled; nil: it is not so
+	heldAt     int64      // since when
+	generation uint32     // raised by Recycle
 	pools      map[poolKey]*Pool
 	list       []*Pool // the same, in the order in which they were made
 	all        bound

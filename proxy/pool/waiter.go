@@ -56,9 +56,14 @@ func (w *Waiter) Take() (Conn, error) {
 	if p == nil {
 		return nil, nil
 	}
-	p.target.mu.Lock()
-	defer p.target.mu.Unlock()
+	t := p.target
+	t.mu.Lock()
+	defer t.unlock()
 	if w.state != waiterGranted {
+		return nil, nil
+	}
+	if s := w.slot; s != nil && s.generation != t.generation {
+		s.evict(reasonRecycled, reasonRecycled.String()) // It was recycled on its way; w has its old place again.
 		return nil, nil
 	}
 	return w.leave()

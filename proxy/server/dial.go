@@ -48,6 +48,9 @@ type Login struct {
 	// Parameters are startup parameters in addition to the upstream's. They win over those.
 	Parameters map[string]string
 
+	// Place is where to log in; nil: at the first of the upstream's hosts that accepts.
+	Place *Place
+
 	// Replication is the value of the startup parameter of that name, "" for an ordinary connection.
 	Replication string
 }
@@ -116,6 +119,9 @@ func (d *Dialer) takeOver(ctx context.Context, control *pgconn.PgConn, c *Conn) 
 // login returns the configuration of one connection.
 func (d *Dialer) login(login Login) (*pgconn.Config, error) {
 	config := d.config.Upstream.Copy()
+	if login.Place != nil {
+		config = At(config, *login.Place)
+	}
 	config.ConnectTimeout = d.config.ConnectTimeout
 	config.DialFunc = d.dial
 	password, err := d.password(login)

@@ -121,6 +121,9 @@ func (r *Replies) Resolve() {
 	r.resolving = true
 }
 
+// Open tells whether the latest request has begun a transaction that a Sync has to end.
+func (r *Replies) Open() bool { return r.open }
+
 // Starving tells whether the server waits for copy data, so that it answers nothing until more of that is sent.
 func (r *Replies) Starving() bool { return r.copying && !r.copyEnded() }
 

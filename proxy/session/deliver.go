@@ -213,6 +213,9 @@ func (s *Session) completed(done server.Entry) {
 	if done.Purpose != 0 {
 		s.cancelPostponed()
 	}
+	if done.Purpose == purposeOrphan {
+		s.set(orphaned, false) // the status is the server's from now on
+	}
 	switch {
 	case done.Purpose == purposeAudit:
 		l.audited = l.failure == nil
@@ -224,6 +227,10 @@ func (s *Session) completed(done server.Entry) {
 // errorResponse passes an error on, and undoes what was expected of the requests that the server skips because of it.
 func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 	l := s.link
+	if s.parting(p) {
+		e.cut(at, at+len(p.Data))
+		return
+	}
 	body := wire.Body(p.Data)
 	if !p.End {
 		body = nil // longer than anything PostgreSQL says; its fields are not looked at
@@ -233,6 +240,11 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 	dropped, failed, stray := l.Replies.Fail()
 	severity := wire.ErrorField(body, 'V')
 	l.dying = stray || string(severity) == "FATAL" || string(severity) == "PANIC"
+	if !stray && failed.Purpose == purposeOrphan && !l.dying {
+		e.cut(at, end) // as it should: the block has failed
+		l.cut = true
+		return
+	}
 	if !stray && failed.Fate == server.Swallow && failed.Kind == server.Query && !l.dying {
 		l.failure, l.refused = append([]byte(nil), body...), failed.Purpose
 		e.cut(at, end)
@@ -241,6 +253,9 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 	}
 	s.set(undone, true)
 	s.worker.shared.Errors.Add(code, fromServer)
+	if string(code) == readOnlyTransaction {
+		s.worker.shared.Suspect()
+	}
 	if string(code) == "0A000" && string(wire.ErrorField(body, 'R')) == "RevalidateCachedQuery" {
 		s.spoil(failed)
 	}
@@ -259,6 +274,9 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 		s.makeUp(e, end)
 	}
 }
+
+// readOnlyTransaction is what a write meets on a server that is not the primary any more, and in a READ ONLY transaction.
+const readOnlyTransaction = "25006"
 
 // duplicateStatement is how the server refuses a name that it has: then it holds one of our names against expectation.
 const duplicateStatement = "42P05"
@@ -313,23 +331,6 @@ func (s *Session) redoUnnamed() {
 			s.unnamed = l.Unnamed
 		}
 	})
-}
-
-// serverLost ends a session whose server has closed the connection.
-func (s *Session) serverLost(l *Server, err error) {
-	told := l.dying
-	s.unpin()
-	s.unlink()
-	l.gone()
-	if s.phase == ended {
-		return
-	}
-	if told || s.who.Mode == Replication {
-		s.finish(impolite) // the server's own last words have been passed on
-		return
-	}
-	s.worker.log().Warn("server closed the connection", append(s.attrs(), attrPID(l), attrError(err))...)
-	s.fatal(errServerLost())
 }
 
 // outOfStep ends a session because the server's stream makes no sense (or because of what it makes plain that the client

@@ -51,6 +51,23 @@ func errServerLost() wire.Error {
 	}
 }
 
+// errElsewhere is why a connection is cut that leads to a server which is not the primary any more.
+var errElsewhere = errors.New("another server is the primary now")
+
+func errSwitched() wire.Error {
+	return wire.Error{
+		Code: "08006", Message: "the transaction was cut: " + errElsewhere.Error(),
+		Hint: "It has been rolled back; whether a COMMIT that was under way took effect is not known.",
+	}
+}
+
+func errHeld(why string) wire.Error {
+	return wire.Error{
+		Code: "57P03", Message: "transactions are held, and this one has waited for failover.hold: " + why,
+		Hint: "Try again: the proxy goes on as soon as there is a primary.",
+	}
+}
+
 func errOutOfStep() wire.Error {
 	return wire.Error{
 		Code: "08006", Message: "the connection to the database server got out of step and was closed",
@@ -79,6 +96,9 @@ func serverError(err error) *pgconn.PgError {
 
 // refusalFor is what a client is told whose wait for a server has failed with err.
 func refusalFor(err error) wire.Error {
+	if held, ok := errors.AsType[*pool.HeldError](err); ok {
+		return errHeld(held.Why)
+	}
 	if e := serverError(err); e != nil && !errors.Is(err, pool.ErrUnavailable) {
 		return wire.Error{Code: e.Code, Message: e.Message, Detail: e.Detail, Hint: e.Hint}
 	}

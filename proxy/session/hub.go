@@ -291,6 +291,7 @@ func (h *Hub) readable() {
 func (h *Hub) lost() {
 	l := h.conn
 	h.conn, l.hub, h.missed = nil, nil, true
+	h.worker.shared.Suspect()
 	l.gone()
 	h.connect()
 }

@@ -238,7 +238,10 @@ func (w *Welcomes) changed(p *pool.Pool) {
 // refuseLogin tells a client that has no server yet why it gets none.
 func (s *Session) refuseLogin(err error) {
 	var answer wire.Error
+	held, _ := errors.AsType[*pool.HeldError](err)
 	switch e := serverError(err); {
+	case held != nil:
+		answer = errHeld(held.Why)
 	case e != nil:
 		answer = wire.Error{Code: e.Code, Message: e.Message, Detail: e.Detail, Hint: e.Hint}
 	case errors.Is(err, pool.ErrUnavailable):

@@ -18,6 +18,7 @@ const (
 	purposeAudit                    // what a transaction has left in the server's session
 	purposeForget                   // what others have left that no audit shows
 	purposeRestore                  // settings that the client has come with, behind a RESET in a block
+	purposeOrphan                   // a failed block in place of one that was lost with its server
 )
 
 // ask sends a query of the session's own, ahead of what stands at position at.

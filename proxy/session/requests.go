@@ -189,7 +189,7 @@ func (s *Session) request(e *edit, at int, p wire.Piece) next {
 	case l != nil && l.Replies.Skipping() && p.Type != wire.Sync:
 		s.drop(e, at, p) // as the server would
 		return taken
-	case !s.is(touched) && s.answer(p):
+	case !s.is(touched|orphaned) && s.answer(p):
 		s.drop(e, at, p)
 		return taken
 	case l == nil:
@@ -204,6 +204,9 @@ func (s *Session) request(e *edit, at int, p wire.Piece) next {
 	}
 	if s.virtual() && (!s.is(touched) || (l.Settings != s.settings && s.between())) {
 		s.replay(e, at, purposeReplay)
+	}
+	if s.is(orphaned) && !s.is(touched) {
+		s.orphan(e, at)
 	}
 	return s.forward(e, at, p)
 }
@@ -375,10 +378,10 @@ func (s *Session) refuseRequest(p wire.Piece) {
 			return // skipped up to the Sync, as the server does
 		}
 		tell()
-		w.local = wire.AppendReadyForQuery(w.local, wire.Idle)
+		w.local = wire.AppendReadyForQuery(w.local, s.ready())
 		s.refusal = nil
 	case wire.Sync:
-		w.local = wire.AppendReadyForQuery(w.local, wire.Idle)
+		w.local = wire.AppendReadyForQuery(w.local, s.ready())
 		s.refusal = nil
 	case wire.Flush, wire.CopyData, wire.CopyDone, wire.CopyFail:
 	default:

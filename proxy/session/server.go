@@ -57,6 +57,12 @@ type Server struct {
 	refused   uint8    // the purpose of that request
 	opened    bool     // Welcomes has been told
 	evicted   atomic.Pointer[string]
+
+	words *wire.Error // that a server which shuts down has ended with, kept from the client that outlives it; nil: none
+
+	// Generation numbers the servers that connections lead to, one after the other: Cut ends those of earlier ones. Set
+	// before the connection is attached.
+	Generation uint64
 }
 
 // NewServer returns a connection to be dialled.
@@ -67,6 +73,10 @@ func (l *Server) Dialled(t loop.Transport, workers []*Worker) { l.transport, l.w
 
 // Discard closes a connection that is on no loop.
 func (l *Server) Discard() {
+	if l.opened {
+		l.opened = false
+		l.workers[0].shared.Welcomes.disconnected(l.pool)
+	}
 	_ = l.transport.Close()
 	l.slot.Closed()
 }
@@ -99,7 +109,11 @@ func (l *Server) Evict(reason string) {
 
 func (e *eviction) Run() {
 	l := (*Server)(e)
-	if l.worker != nil && l.session == nil && !l.leaving && !l.watched && l.Attached() {
+	if l.worker == nil { // on its way to a session that will not have it
+		l.Discard()
+		return
+	}
+	if l.session == nil && !l.leaving && !l.watched && l.Attached() {
 		l.retire(*l.evicted.Load())
 	}
 }
@@ -188,6 +202,9 @@ func (l *Server) release() {
 		return
 	case l.astray:
 		l.retire("cancel request failed")
+		return
+	case l.dying:
+		l.retire("server ends the connection")
 		return
 	}
 	verdict, to := l.pool.Release(l)
@@ -298,6 +315,7 @@ func (l *Server) listen() {
 			return
 		}
 		if err != nil || !l.heed(buf) {
+			l.worker.shared.Suspect()
 			l.gone()
 			return
 		}

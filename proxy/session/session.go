@@ -104,6 +104,7 @@ const (
 	retelling                    // the client has to be told of its startup settings: DISCARD ALL
 	unwanted                     // the client has asked for what the server is doing to be cancelled
 	stays                        // it has not been taken by another process
+	orphaned                     // the server has been lost in a transaction block that the client has not ended
 )
 
 func (s *Session) is(f flags) bool { return s.flags&f != 0 }

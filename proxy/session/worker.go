@@ -69,6 +69,10 @@ type Shared struct {
 	// cancel.Target is.
 	CancelElsewhere func(key cancel.Key, done func())
 
+	// Suspect is called, on any loop and perhaps often, when traffic has met something that a failover would explain. It
+	// must not block.
+	Suspect func()
+
 	numbers statement.Numbers
 	clients *wire.Classes
 	catalog atomic.Uint32 // counts statements that may have changed the catalog
@@ -86,6 +90,7 @@ func NewShared(log *slog.Logger, errors *stats.ErrorCounts) *Shared {
 		Pins:     newPins(),
 		Hubs:     new(Hubs),
 		Ended:    func(*Client) {},
+		Suspect:  func() {},
 
 		CancelElsewhere: noCancelElsewhere,
 

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,27 +11,22 @@ import (
 // Every name that is taken for harmless has to be a function that only computes, by the server's own word: immutable or
 // stable. Those of harmlessVolatile and writingFunction are chosen by hand and have to be volatile.
 func TestFunctions_harmlessNames_areBuiltInAndNotVolatile(t *testing.T) {
-	var mu sync.Mutex // guards seen
 	seen := map[string]bool{}
-	t.Run("each", func(t *testing.T) {
-		pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
-			for _, row := range c.Query(t, `SELECT proname, pg_catalog.bool_or(provolatile = 'v') FROM pg_catalog.pg_proc
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		for _, row := range c.Query(t, `SELECT proname, pg_catalog.bool_or(provolatile = 'v') FROM pg_catalog.pg_proc
 			WHERE pronamespace = 'pg_catalog'::regnamespace GROUP BY 1`) {
-				name, volatile := row[0], row[1] == "t"
-				mu.Lock()
-				seen[name] = true
-				mu.Unlock()
-				folded := []byte(name)
-				switch {
-				case everydayFunction(folded), catalogFunction(folded):
-					require.False(t, volatile, name)
-				case harmlessVolatile(folded):
-					require.True(t, volatile, name)
-				case volatile && functionEffect(folded) == 0:
-					require.Truef(t, syntaxWord(folded) || name[:min(len(name), 12)] == "pg_stat_get_", "%s is volatile and taken for harmless", name)
-				}
+			name, volatile := row[0], row[1] == "t"
+			seen[name] = true
+			folded := []byte(name)
+			switch {
+			case everydayFunction(folded), catalogFunction(folded):
+				require.False(t, volatile, name)
+			case harmlessVolatile(folded):
+				require.True(t, volatile, name)
+			case volatile && functionEffect(folded) == 0:
+				require.Truef(t, syntaxWord(folded) || name[:min(len(name), 12)] == "pg_stat_get_", "%s is volatile and taken for harmless", name)
 			}
-		})
+		}
 	})
 	if !seen["uuidv7"] {
 		t.Skip("the names of PostgreSQL 18 cannot be looked up")

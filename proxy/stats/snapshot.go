@@ -61,6 +61,9 @@ type Snapshot struct {
 	Totals  Totals
 	Errors  []ErrorCount
 
+	Held     string // Why transactions are held; "": they are not.
+	Topology Topology
+
 	Prepared       Prepared
 	ServerConnects uint64  // Connections to PostgreSQL that became ready.
 	ServersClosed  []Count // By reason, a word of a small fixed set.

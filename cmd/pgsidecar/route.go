@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"pgsidecar/internal/config"
+	"pgsidecar/proxy"
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/stats"
+	"pgsidecar/router"
+	"pgsidecar/router/discover"
+	"pgsidecar/router/probe"
+)
+
+// routing leads the proxy to the primary that the router accepts.
+type routing struct {
+	*proxy.Proxy
+
+	router *router.Router
+	manner manner
+}
+
+// manner is how the upstream's hosts are used.
+type manner int
+
+const (
+	// following: several hosts, or one that has to be a primary. Servers are dialled at the one that the router accepts.
+	following manner = iota
+	// lenient: one host. It is dialled as it is, and given up when it has been a primary and is one no more.
+	lenient
+	// asTold: the URL asks for something else than the primary. The hosts are tried in order, as libpq does.
+	asTold
+)
+
+// mannerOf decides by the words of libpq. Without a word, several hosts mean the one that is the primary.
+func mannerOf(c config.Upstream, upstream *pgconn.Config) (m manner, writable bool) {
+	means := func(f pgconn.ValidateConnectFunc) bool {
+		return upstream.ValidateConnect != nil && reflect.ValueOf(upstream.ValidateConnect).Pointer() == reflect.ValueOf(f).Pointer()
+	}
+	switch {
+	case means(pgconn.ValidateConnectTargetSessionAttrsReadWrite):
+		return following, true
+	case means(pgconn.ValidateConnectTargetSessionAttrsPrimary):
+		return following, false
+	case upstream.ValidateConnect != nil, strings.Contains(c.URL.Reveal(), "target_session_attrs=any"):
+		return asTold, false
+	case len(hostsOf(c, upstream)) > 1:
+		return following, false
+	}
+	return lenient, false
+}
+
+// hostsOf returns the servers that a configuration lists.
+func hostsOf(c config.Upstream, upstream *pgconn.Config) []discover.Target {
+	var all []discover.Target
+	add := func(host string, port uint16) {
+		t := discover.Target{Host: host, Port: port}
+		t.Name = t.Addr()
+		if !slices.ContainsFunc(all, func(x discover.Target) bool { return x.Addr() == t.Addr() }) {
+			all = append(all, t)
+		}
+	}
+	for _, address := range c.Hosts {
+		host, text, _ := net.SplitHostPort(address)
+		port, _ := strconv.ParseUint(text, 10, 16) // Validated when it was read.
+		add(host, uint16(port))
+	}
+	if len(all) > 0 {
+		return all
+	}
+	add(upstream.Host, upstream.Port)
+	for _, f := range upstream.Fallbacks {
+		add(f.Host, f.Port)
+	}
+	return all
+}
+
+// listed is a source that knows all from the beginning.
+type listed []discover.Target
+
+// Run implements discover.Source.
+func (l listed) Run(ctx context.Context, publish func(discover.Snapshot)) {
+	publish(discover.Snapshot{Targets: l, At: time.Now()})
+	<-ctx.Done()
+}
+
+// wireRouter translates a configuration for the router.
+func wireRouter(c config.Config, wired proxy.Config) (router.Config, manner) {
+	upstream := wired.Server.Upstream
+	m, writable := mannerOf(c.Upstream, upstream)
+	r := router.Config{
+		Version: fmt.Sprint(c.Upstream), Writable: writable, MaxLost: uint64(c.Failover.MaxLostWAL), Lenient: m == lenient,
+		NewProber: func(t discover.Target, changed func()) router.Prober {
+			return probe.New(wireProbe(c.Upstream, wired.Server, t, changed))
+		},
+	}
+	if m != asTold {
+		r.Sources = []discover.Source{listed(hostsOf(c.Upstream, upstream))}
+	}
+	return r, m
+}
+
+// wireProbe translates how one target is probed.
+func wireProbe(c config.Upstream, s server.Config, t discover.Target, changed func()) probe.Config {
+	p := probe.Config{
+		Connect:       server.At(s.Upstream, *placeOf(t)),
+		KeepAliveIdle: s.KeepAliveIdle, KeepAliveInterval: s.KeepAliveInterval, KeepAliveCount: s.KeepAliveCount, UserTimeout: s.UserTimeout,
+		Changed: func(*probe.Observation) { changed() },
+	}
+	if file := c.PasswordFile; file != "" {
+		p.Password = func() (string, error) {
+			content, err := os.ReadFile(file) //nolint:gosec // The name is the operator's own.
+			return strings.TrimRight(string(content), "\r\n"), err
+		}
+	}
+	return p
+}
+
+func placeOf(t discover.Target) *server.Place {
+	return &server.Place{Host: t.Host, Port: t.Port, ServerName: t.ServerName}
+}
+
+// follow makes the router for a proxy.
+func (r *routing) follow(to router.Config, m manner, log *slog.Logger) {
+	r.manner = m
+	to.Changed = r.changed
+	r.router = router.New(to, log)
+	if m == following {
+		r.Detain("no server has been probed yet")
+	}
+}
+
+// changed leads the proxy to the primary. The router's goroutine calls it.
+func (r *routing) changed(t *router.Topology) {
+	switch primary := t.Accepted(); {
+	case primary == nil:
+		r.Detain(t.Why)
+	case r.manner == following:
+		r.Redirect(placeOf(primary.Target), t.Generation)
+	default:
+		r.Redirect(nil, t.Generation)
+	}
+}
+
+// reloadTimeout bounds how long a reload waits for the router, which is never busy for long.
+const reloadTimeout = 5 * time.Second
+
+// takeOver puts another configuration in force.
+func (r *routing) takeOver(c config.Config, log *slog.Logger) error {
+	wired, err := wire(c, log)
+	if err != nil {
+		return err
+	}
+	next, m := wireRouter(c, wired)
+	if m != r.manner {
+		return fmt.Errorf("upstream: %s needs a restart", "a change between one host and several, or of target_session_attrs,")
+	}
+	wired.Suspect = r.router.Suspect
+	if err := r.Reload(wired); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
+	defer cancel()
+	if err := r.router.Reload(ctx, next); err != nil {
+		return fmt.Errorf("reload targets: %w", err)
+	}
+	return nil
+}
+
+// Snapshot adds what the router knows.
+func (r *routing) Snapshot() stats.Snapshot {
+	s := r.Proxy.Snapshot()
+	s.Held = r.Held()
+	if r.manner != asTold {
+		s.Topology = topologyOf(r.router.Topology())
+	}
+	return s
+}
+
+// topologyOf translates a topology for those who show it.
+func topologyOf(t *router.Topology) stats.Topology {
+	out := stats.Topology{Known: true, Why: t.Why, Alarms: t.Alarms, SystemID: t.SystemID, Timeline: t.Timeline, Switched: t.Switched}
+	for i := range t.Targets {
+		one := &t.Targets[i]
+		target := stats.Target{
+			Name: one.Name, Address: one.Addr(), Role: one.Role(), Health: one.Health(), Accepted: i == t.Primary, Refusal: one.Refusal,
+		}
+		if o := one.Seen; o != nil {
+			target.Age = time.Since(o.At)
+			if o.Err == nil {
+				target.Timeline, target.LSN, target.LagTime = o.Timeline, o.LSN.String(), o.Lag
+				target.LagBytes = behind(t, o)
+			}
+		}
+		out.Targets = append(out.Targets, target)
+	}
+	for _, s := range t.Switches {
+		out.Switches = append(out.Switches, stats.Switch{
+			From: s.From, To: s.To, Before: s.Before, Timeline: s.Timeline, At: s.At, Took: s.Took, Lost: s.Lost, Approximate: s.Approximate,
+		})
+	}
+	return out
+}
+
+// behind returns how many bytes of WAL a standby has not replayed that the primary had written when it was last seen.
+func behind(t *router.Topology, o *probe.Observation) uint64 {
+	p := t.Accepted()
+	if p == nil || p.Seen == nil || p.Seen.Err != nil || !o.Standby || o.LSN >= p.Seen.LSN {
+		return 0
+	}
+	return uint64(p.Seen.LSN - o.LSN)
+}

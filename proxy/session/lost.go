@@ -1,0 +1,189 @@
+package session
+
+import (
+	"errors"
+	"slices"
+
+	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/state"
+	"pgsidecar/proxy/wire"
+)
+
+// A client outlives its server if all that it had there was a transaction: that has been rolled back, whatever the client
+// believes, unless its commit was under way. It is told so once, in the place of the answers that it is owed. If it was in a
+// transaction block it goes on in a failed one, as after any other error, until it ends it; that block is a real one on the
+// server that it meets next, so that the server itself answers what comes in it.
+
+// serverLost deals with the end of the connection to the linked server.
+func (s *Session) serverLost(l *Server, err error) {
+	s.worker.shared.Suspect()
+	answer := errServerLost()
+	switch {
+	case l.words != nil:
+		answer = *l.words
+	case errors.Is(err, errElsewhere):
+		answer = errSwitched()
+	}
+	if s.outlives(l) {
+		s.worker.log().Warn("server closed the connection", append(s.attrs(), attrPID(l), attrError(err))...)
+		s.outlive(l, answer)
+		return
+	}
+	told := l.dying && l.words == nil
+	s.unpin()
+	s.unlink()
+	l.gone()
+	if s.phase == ended {
+		return
+	}
+	if told || s.who.Mode == Replication {
+		s.finish(impolite) // the server's own last words have been passed on
+		return
+	}
+	s.worker.log().Warn("server closed the connection: client closed", append(s.attrs(), attrPID(l), attrError(err))...)
+	s.fatal(answer)
+}
+
+// outlives tells whether the session holds nothing on the linked server but a transaction.
+func (s *Session) outlives(l *Server) bool {
+	if s.phase != active || !s.virtual() || s.pinned != nil || s.is(partial|hungUp) || l.audited || l.Replies.Starving() {
+		return false
+	}
+	if s.effects.Has(audited) || state.Suspicious(s.effects) || s.effects.Has(state.Seed|state.Load|state.Opaque|state.SequenceRead) {
+		return false // it may have changed its session, which is gone
+	}
+	simple := true
+	l.Replies.Owed(func(e *server.Entry) {
+		simple = simple && (e.Purpose == 0 || e.Purpose == purposeReplay || e.Purpose == purposeOrphan)
+	})
+	return simple
+}
+
+// parting tells whether an ErrorResponse is a server's last word before it shuts down, as the one that serves next makes good, and keeps it.
+// Of other reasons to end a session (its own timeouts) the client is told by the server.
+func (s *Session) parting(p wire.Piece) bool {
+	l := s.link
+	if !p.End {
+		return false
+	}
+	body := wire.Body(p.Data)
+	if severity := string(wire.ErrorField(body, 'V')); severity != "FATAL" && severity != "PANIC" {
+		return false
+	}
+	switch code := string(wire.ErrorField(body, 'C')); code {
+	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
+		if !s.outlives(l) {
+			return false
+		}
+		l.dying = true
+		l.words = &wire.Error{
+			Code: code, Message: string(wire.ErrorField(body, 'M')), Detail: string(wire.ErrorField(body, 'D')),
+			Hint: "The transaction has been rolled back; whether a COMMIT that was under way took effect is not known.",
+		}
+		return true
+	}
+	return false
+}
+
+// outlive parts the session from its server, which is lost, and answers what that owes.
+func (s *Session) outlive(l *Server, answer wire.Error) {
+	answer.Severity = "ERROR"
+	var owed []server.Entry
+	l.Replies.Owed(func(e *server.Entry) { owed = append(owed, *e) })
+	open := l.Replies.Open()
+	for _, entry := range slices.Backward(owed) {
+		s.undo(entry, false)
+	}
+	if l.Status != wire.Idle {
+		s.set(orphaned, true)
+	}
+	waits := l.Replies.Skipping()
+	out, told := s.answerOwed(owed, answer, waits)
+	if told || open || s.is(orphaned) && len(owed) == 0 {
+		s.refusal = &answer
+		s.set(refused, told)
+	}
+	s.set(dropping, s.scan.Left() > 0)
+	s.set(undone, true)
+	s.settleUnlisten()
+	s.unlink()
+	s.effects, s.rereads = 0, 0
+	s.set(undone|committed|stalled|forgetting|unwanted, false)
+	l.gone()
+	s.tell(out)
+	s.worker.Loop.Later((*continued)(s))
+}
+
+// answerOwed makes the answers to requests that no server will answer. told is whether the last of them has got its error but not
+// its end, which the client's Sync asks for; also before, if waits.
+func (s *Session) answerOwed(owed []server.Entry, answer wire.Error, waits bool) (out []byte, told bool) {
+	told = waits
+	for _, entry := range owed {
+		if entry.Fate == server.Swallow {
+			continue
+		}
+		if !told {
+			s.worker.shared.Errors.Add([]byte(answer.Code), fromProxy)
+			out = wire.AppendError(out, answer)
+			told = true
+		}
+		switch entry.Kind {
+		case server.Query, server.Function, server.Sync:
+			out = wire.AppendReadyForQuery(out, s.ready())
+			told = false
+		default:
+		}
+	}
+	return out, told
+}
+
+// ready is the transaction status of a client without a server.
+func (s *Session) ready() byte {
+	if s.is(orphaned) {
+		return wire.Failed
+	}
+	return wire.Idle
+}
+
+// orphan begins a failed block on the linked server, in place of the one that was lost.
+func (s *Session) orphan(e *edit, at int) {
+	s.ask(e, at, purposeOrphan, []byte(`BEGIN;ROLLBACK TO SAVEPOINT "of a transaction that was lost with its server"`))
+}
+
+// Cut parts all servers from their sessions and closes them that were dialled before a generation: they lead elsewhere. It may be
+// called from any goroutine.
+func (w *Worker) Cut(generation uint64) { w.Loop.Post(&cut{worker: w, generation: generation}) }
+
+type cut struct {
+	worker     *Worker
+	generation uint64
+}
+
+func (c *cut) Run() {
+	c.worker.servers.each(func(l *Server) {
+		switch {
+		case l.Generation >= c.generation:
+		case l.session != nil:
+			l.worker.log().Info("transaction cut: its server is not the primary any more", append(l.session.attrs(), attrPID(l))...)
+			l.session.serverLost(l, errElsewhere)
+		case l.watched:
+			l.unwatch()
+			l.gone()
+		case l.leaving: // It need not be waited for: its place is at another server.
+			l.finish()
+		}
+	})
+}
+
+// Cut does for the connections that listen what Worker.Cut does for those of sessions.
+func (h *Hubs) Cut(generation uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, hub := range h.mu.all {
+		hub.do(func() {
+			if l := hub.conn; l != nil && l.Generation < generation {
+				hub.lost()
+			}
+		})
+	}
+}
