@@ -65,6 +65,20 @@ func plan(idleClients int) []entry {
 				goals: []report.Goal{{Metric: load.TPS, Ratio: true, AtLeast: true, Limit: 0.95}},
 			})
 	}
+	for _, settings := range []struct {
+		name, title string
+		sets        int
+	}{
+		{"settings-none", "32 clients that set nothing", 0},
+		{"settings-same", "32 clients that have all set the same four settings", 1},
+		{"settings-four", "32 clients that have set four different sets of settings", 4},
+	} {
+		entries = append(entries, entry{
+			name: settings.name, title: settings.title,
+			load:       load.Settings{Clients: 32, Sets: settings.sets},
+			contenders: []string{direct, pgsidecar}, base: direct, // PgBouncer would not keep them apart
+		})
+	}
 	return append(entries,
 		entry{
 			name: "connect", title: "a connection for each transaction, 8 clients",
@@ -91,6 +105,12 @@ func plan(idleClients int) []entry {
 		entry{
 			name: "idle-tls", title: plural(idleClients) + " over TLS, idle after one query each",
 			load: load.Idle{Clients: idleClients, TLS: true}, contenders: proxies, base: pgbouncer,
+			restarts: true,
+		},
+		entry{
+			name: "listeners", title: "1000 clients, idle after LISTEN",
+			load:       load.Idle{Clients: 1000, Listen: true},
+			contenders: []string{pgsidecar}, base: pgsidecar, // the others need a server connection for each
 			restarts: true,
 		},
 	)

@@ -17,6 +17,7 @@ import (
 type Idle struct {
 	Clients int
 	TLS     bool
+	Listen  bool // the query is LISTEN, to one of a hundred channels
 }
 
 const (
@@ -126,7 +127,7 @@ func (l Idle) login(ctx context.Context, target *contender.Contender, count int)
 	for i := range idleLogins {
 		logins.Go(func() {
 			for n := i; n < count && errs[i] == nil; n += idleLogins {
-				conns[n], errs[i] = l.loginOne(ctx, target)
+				conns[n], errs[i] = l.loginOne(ctx, target, n)
 			}
 		})
 	}
@@ -137,12 +138,16 @@ func (l Idle) login(ctx context.Context, target *contender.Contender, count int)
 	return conns, nil
 }
 
-func (l Idle) loginOne(ctx context.Context, target *contender.Contender) (*pgconn.PgConn, error) {
+func (l Idle) loginOne(ctx context.Context, target *contender.Contender, number int) (*pgconn.PgConn, error) {
 	conn, err := target.Connect(ctx, l.TLS)
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.Exec(ctx, "SELECT 1").ReadAll()
+	sql := "SELECT 1"
+	if l.Listen {
+		sql = fmt.Sprintf("LISTEN channel_%d", number%100)
+	}
+	_, err = conn.Exec(ctx, sql).ReadAll()
 	return conn, err
 }
 

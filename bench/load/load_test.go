@@ -87,6 +87,9 @@ func TestLoads_realServers_measureWhatTheyShould(t *testing.T) {
 			require.NoError(t, err)
 			requirePositive(t, s, Throughput, P50)
 			if target.PID() == 0 {
+				s, err = Settings{Clients: 4, Sets: 2}.Run(t.Context(), runner, target)
+				require.NoError(t, err)
+				requirePositive(t, s, TPS, P50, P99)
 				return
 			}
 			servers, err := postgres.ServerConnections(t.Context(), target)
