@@ -171,3 +171,15 @@ func TestHold_tooLong_isToldWhy(t *testing.T) {
 	p.Redirect(nil, 1)
 	require.Equal(t, "1", one(t, conn, "select 1"))
 }
+
+func TestFailover_serverSaysFatalForItsOwnReasons_theClientIsToldAndClosed(t *testing.T) {
+	c := pgtest.Shared(t, 0)
+	p := start(t, c, nil)
+	conn := pgtest.Connect(t, p.url())
+	one(t, conn, "begin")
+	one(t, conn, "set local idle_in_transaction_session_timeout = '50ms'")
+	await(t, "the server ends it", func() bool { return p.Snapshot().Clients.All() == 0 }, p)
+	_, err := try(conn, "select 1")
+	require.Error(t, err)
+	require.True(t, conn.IsClosed())
+}

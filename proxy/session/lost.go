@@ -24,12 +24,12 @@ func (s *Session) serverLost(l *Server, err error) {
 	case errors.Is(err, errElsewhere):
 		answer = errSwitched()
 	}
-	if s.outlives(l) {
+	told := l.dying && l.words == nil // the client has the server's own last words, and expects the end
+	if !told && s.outlives(l) {
 		s.worker.log().Warn("server closed the connection", append(s.attrs(), attrPID(l), attrError(err))...)
 		s.outlive(l, answer)
 		return
 	}
-	told := l.dying && l.words == nil
 	s.unpin()
 	s.unlink()
 	l.gone()
