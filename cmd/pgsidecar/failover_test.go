@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -186,4 +188,23 @@ func missing(t *testing.T, c *pgtest.Cluster, acked []int) (gone []string) {
 		}
 	}
 	return gone
+}
+
+func TestHold_byHTTP_lastsUntilResume(t *testing.T) {
+	f := follow(t, "", pgtest.Shared(t, 0))
+	conn := pgtest.Connect(t, f.url)
+	ask := func(path string) int {
+		code, _, err := newClient(f.socket).ask(t.Context(), http.MethodPost, path)
+		require.NoError(t, err)
+		return code
+	}
+	require.Equal(t, http.StatusConflict, ask("/resume"))
+	require.Equal(t, http.StatusOK, ask("/hold"))
+	ended := make(chan error, 1)
+	go func() { _, err := conn.Exec(context.Background(), "select 1"); ended <- err }()
+	awaitThat(t, "it waits", func() bool { _, out := f.ask("status"); return strings.Contains(out, "1 waiting") })
+	_, out := f.ask("status")
+	require.Contains(t, out, "transactions are held: an operator holds them")
+	require.Equal(t, http.StatusOK, ask("/resume"))
+	require.NoError(t, <-ended)
 }

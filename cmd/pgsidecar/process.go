@@ -37,6 +37,7 @@ type parts struct {
 	moving   *proxy.Proxy // Hands its clients over and takes over those of others; nil if it cannot.
 	ending   drain.Proxy
 	reload   func(config.Config) error
+	holder   admin.Holder              // nil: transactions cannot be held.
 	watch    func(ctx context.Context) // Watches the servers until ctx ends; nil: nobody does.
 }
 

@@ -79,7 +79,7 @@ func runProxy(ctx context.Context, in invocation, file string, takeover bool) er
 		return fmt.Errorf("serve metrics: %w", err)
 	}
 	http := admin.New(admin.Config{
-		Listen: c.HTTP.Listen, Version: build().Version, About: p, Metrics: handler,
+		Listen: c.HTTP.Listen, Version: build().Version, About: p, Metrics: handler, Holder: opened.holder,
 		PodTerminating: c.HTTP.PodTerminating, QuitQuitQuit: c.HTTP.QuitQuitQuit,
 		ListenBy: p.succession.listenHTTP,
 	}, opened.observed, p, log)

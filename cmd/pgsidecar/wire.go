@@ -34,7 +34,7 @@ func openProxy(c config.Config, log *slog.Logger) (parts, error) {
 	targets, m := wireRouter(c, wired)
 	r.follow(targets, m, log)
 	return parts{
-		serving: r, observed: r, ending: r, moving: r.Proxy, watch: r.router.Run,
+		serving: r, observed: r, ending: r, moving: r.Proxy, holder: r, watch: r.router.Run,
 		reload: func(c config.Config) error { return r.takeOver(c, log) },
 	}, nil
 }

@@ -20,6 +20,10 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.Handle("POST /reload", local(s.reload))
 	mux.Handle("POST /drain", local(s.drain))
+	if s.cfg.Holder != nil {
+		mux.Handle("POST /hold", local(s.hold))
+		mux.Handle("POST /resume", local(s.resume))
+	}
 	if s.cfg.QuitQuitQuit {
 		mux.Handle("POST /quitquitquit", local(s.drain))
 	}
@@ -72,6 +76,19 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 func (s *Server) drain(w http.ResponseWriter, _ *http.Request) {
 	s.control.Drain()
 	s.json(w, http.StatusAccepted, s.currentStatus())
+}
+
+func (s *Server) hold(w http.ResponseWriter, _ *http.Request) {
+	s.cfg.Holder.Hold("an operator holds them")
+	s.json(w, http.StatusOK, s.currentStatus())
+}
+
+func (s *Server) resume(w http.ResponseWriter, _ *http.Request) {
+	if !s.cfg.Holder.Resume() {
+		s.text(w, http.StatusConflict, "no operator holds transactions")
+		return
+	}
+	s.json(w, http.StatusOK, s.currentStatus())
 }
 
 func (s *Server) podTerminating(w http.ResponseWriter, _ *http.Request) {

@@ -46,6 +46,14 @@ type About interface {
 	Addresses() []string
 }
 
+// Holder lets an operator hold transactions, for as long as it takes to change something behind the proxy.
+type Holder interface {
+	// Hold lets no transaction begin until Resume. why is what clients are told who have waited too long.
+	Hold(why string)
+	// Resume ends a Hold, and reports whether there was one.
+	Resume() bool
+}
+
 // Change is one key that a reload found changed.
 type Change struct {
 	Key  string `json:"key"`
@@ -59,6 +67,7 @@ type Config struct {
 	Listen  []string     // host:port, or the paths of unix sockets; empty serves nothing.
 	Version string       // Of the binary.
 	About   About        // Nil leaves it out.
+	Holder  Holder       // Answers /hold and /resume; nil leaves them out.
 	Metrics http.Handler // Serves /metrics; nil leaves it out.
 
 	PodTerminating bool // Let others than this machine call /pod-terminating, as the kubelet does.
