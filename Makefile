@@ -53,7 +53,7 @@ vuln: ## Look for known vulnerabilities (needs the network)
 rollouts: ## Restart pods a hundred times under load, as the kubelet does: nothing may fail (a quarter of an hour)
 	@PGSIDECAR_ROLLOUTS=100 go test -race -count 1 -timeout 60m -run TestRollout ./cmd/pgsidecar
 
-upgrades: ## Replace the process twenty times under load, clients and all: nothing may fail (five minutes)
+upgrades: ## Replace the process twenty times under load, clients and all: nothing may fail (two minutes)
 	@PGSIDECAR_UPGRADES=20 go test -race -count 1 -timeout 30m -run TestSuccession_pgbench ./cmd/pgsidecar
 
 soak: ## Let pgbench's hundred clients share ten servers, race detector on: nothing may fail (six minutes; SOAK=60s each)

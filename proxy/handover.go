@@ -3,9 +3,11 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,8 +37,10 @@ type Request interface {
 
 // request is what is asked; exactly one field is set.
 type request struct {
+	Listen *clientRequest `json:"listen,omitempty"` // for a client that comes later, and is to miss nothing
 	Client *clientRequest `json:"client,omitempty"`
-	Cancel *cancelRequest `json:"cancel,omitempty"`
+	Forget *cancelKey     `json:"forget,omitempty"` // the client of a Listen: it stays
+	Cancel *cancelKey     `json:"cancel,omitempty"`
 	Held   *int           `json:"held,omitempty"` // connections that the predecessor still has, or may still make
 }
 
@@ -46,9 +50,11 @@ type clientRequest struct {
 	// Password is what the client's user has proved itself with, if the proxy does not know it otherwise: servers for it are
 	// logged in with it.
 	Password []byte `json:"password,omitempty"`
+	Barrier  string `json:"barrier,omitempty"` // of a Listen, see session.Departure
 }
 
-type cancelRequest struct {
+// cancelKey says which client is meant.
+type cancelKey struct {
 	PID    uint32 `json:"pid"`
 	Secret []byte `json:"secret"`
 }
@@ -125,6 +131,7 @@ func (p *Proxy) Reserve(n int) { p.reserve(n) }
 func (p *Proxy) TakeOver(ctx context.Context, predecessor Peer) {
 	p.peer.Store(&counterpart{peer: predecessor})
 	<-ctx.Done()
+	p.expected.discard()
 	p.peer.Store(nil)
 	p.reserve(0)
 }
@@ -140,24 +147,44 @@ type mover struct {
 
 // Move implements session.Mover.
 func (m *mover) Move(d *session.Departure) {
-	encoded, err := d.Image.Encode()
-	if err != nil || len(encoded) > longestRequest {
-		m.proxy.log.Warn("client is too large to be handed over: it stays", slog.String("user", string(d.Image.User)), slog.Int("bytes", len(encoded)))
+	offer, ok := m.offer(d)
+	if !ok {
 		d.Stay()
 		return
 	}
-	offer := &clientRequest{Session: encoded, Password: []byte(m.proxy.secrets.get(string(d.Image.PoolUser)))}
-	offerClient(m.peer, offer, d)
-}
-
-func offerClient(peer Peer, offer *clientRequest, d *session.Departure) {
-	askWith(peer, request{Client: offer}, d.Descriptor, func(took bool, err error) {
+	askWith(m.peer, request{Client: offer}, d.Descriptor, func(took bool, err error) {
 		if took && err == nil {
 			d.Taken()
 		} else {
 			d.Stay()
 		}
 	})
+}
+
+// Prepare implements session.Mover.
+func (m *mover) Prepare(d *session.Departure) {
+	offer, ok := m.offer(d)
+	if !ok {
+		d.Prepared(false)
+		return
+	}
+	offer.Barrier = d.Barrier
+	ask(m.peer, request{Listen: offer}, func(listens bool, err error) { d.Prepared(listens && err == nil) })
+}
+
+// Forget implements session.Mover.
+func (m *mover) Forget(d *session.Departure) {
+	ask(m.peer, request{Forget: &cancelKey{PID: d.Image.PID, Secret: d.Image.Secret}}, func(bool, error) {})
+}
+
+// offer makes the request for a session, if it is not too large.
+func (m *mover) offer(d *session.Departure) (*clientRequest, bool) {
+	encoded, err := d.Image.Encode()
+	if err != nil || len(encoded) > longestRequest {
+		m.proxy.log.Warn("client is too large to be handed over: it stays", slog.String("user", string(d.Image.User)), slog.Int("bytes", len(encoded)))
+		return nil, false
+	}
+	return &clientRequest{Session: encoded, Password: []byte(m.proxy.secrets.get(string(d.Image.PoolUser)))}, true
 }
 
 func ask(peer Peer, r request, answered func(bool, error)) { askWith(peer, r, -1, answered) }
@@ -198,6 +225,16 @@ func (p *Proxy) Requested(r Request) {
 			p.log.Warn("client not taken over: it stays with the predecessor", slog.Any("error", err))
 			reply(r, false, nil)
 		}
+	case what.Listen != nil:
+		if err := p.expect(r, what.Listen); err != nil {
+			p.log.Warn("client that listens not taken over: it stays with the predecessor", slog.Any("error", err))
+			reply(r, false, nil)
+		}
+	case what.Forget != nil:
+		if arrival := p.expected.take(*what.Forget); arrival != nil {
+			arrival.Discard()
+		}
+		reply(r, true, nil)
 	case what.Cancel != nil:
 		p.cancelHere(r, what.Cancel)
 	case what.Held != nil:
@@ -224,14 +261,7 @@ func (p *Proxy) receive(r Request, offer *clientRequest) error {
 		_ = unix.Close(fd)
 		return err
 	}
-	who := &session.Client{
-		User: same(string(image.User)), Database: same(string(image.Database)), Protocol: image.Protocol, Unsupported: image.Unsupported,
-		Pool: p.target.Pool(string(image.PoolDatabase), string(image.PoolUser)),
-	}
-	if image.Statement {
-		who.Mode = session.Statement
-	}
-	arrival, err := p.quietest().Arrive(image, who)
+	arrival, who, err := p.arrive(image)
 	if err != nil {
 		_ = transport.Close()
 		return err
@@ -254,8 +284,85 @@ func (p *Proxy) receive(r Request, offer *clientRequest) error {
 	return nil
 }
 
+// arrive makes room for a client that is on its way, or finds the room that was made for one that listens.
+func (p *Proxy) arrive(image *session.Image) (*session.Arrival, *session.Client, error) {
+	who := &session.Client{
+		User: same(string(image.User)), Database: same(string(image.Database)), Protocol: image.Protocol, Unsupported: image.Unsupported,
+		Pool: p.target.Pool(string(image.PoolDatabase), string(image.PoolUser)),
+	}
+	if image.Statement {
+		who.Mode = session.Statement
+	}
+	if arrival := p.expected.take(cancelKey{PID: image.PID, Secret: image.Secret}); arrival != nil {
+		arrival.Replace(image)
+		return arrival, who, nil
+	}
+	if len(image.Channels) > 0 {
+		return nil, nil, errors.New("it listens, and nobody has heard what it may have missed")
+	}
+	arrival, err := p.quietest().Arrive(image, who)
+	return arrival, who, err
+}
+
+// expect listens for a client that will come.
+func (p *Proxy) expect(r Request, offer *clientRequest) error {
+	image, err := session.DecodeImage(offer.Session)
+	if err != nil {
+		return err
+	}
+	key := cancelKey{PID: image.PID, Secret: image.Secret}
+	channels := image.Channels
+	image.Channels = nil // Nobody is expected yet.
+	arrival, who, err := p.arrive(image)
+	if err != nil {
+		return err
+	}
+	image.Channels = channels
+	p.secrets.put(who.Pool.User(), string(offer.Password))
+	p.expected.put(key, arrival)
+	arrival.Listen(offer.Barrier, func() { reply(r, true, nil) })
+	return nil
+}
+
+// expected holds the arrivals of clients that listen, until they come. The zero value has none.
+type expected struct {
+	mu       sync.Mutex // held for a map access
+	arrivals map[string]*session.Arrival
+}
+
+func (k cancelKey) text() string {
+	return string(binary.BigEndian.AppendUint32(nil, k.PID)) + string(k.Secret)
+}
+
+func (e *expected) put(key cancelKey, a *session.Arrival) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.arrivals == nil {
+		e.arrivals = make(map[string]*session.Arrival)
+	}
+	e.arrivals[key.text()] = a
+}
+
+func (e *expected) take(key cancelKey) *session.Arrival {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a := e.arrivals[key.text()]
+	delete(e.arrivals, key.text())
+	return a
+}
+
+// discard forgets all: the predecessor is gone, and they with it.
+func (e *expected) discard() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, a := range e.arrivals {
+		a.Discard()
+	}
+	e.arrivals = nil
+}
+
 // cancelHere answers when the request of the other process' client has had its effect.
-func (p *Proxy) cancelHere(r Request, what *cancelRequest) {
+func (p *Proxy) cancelHere(r Request, what *cancelKey) {
 	target := p.shared.Keys.Find(what.PID, what.Secret)
 	if target == nil {
 		reply(r, false, nil)
@@ -271,7 +378,7 @@ func (p *Proxy) cancelElsewhere(pid uint32, secret []byte, done func(found bool)
 		done(false)
 		return
 	}
-	ask(other.peer, request{Cancel: &cancelRequest{PID: pid, Secret: secret}}, func(found bool, err error) { done(found && err == nil) })
+	ask(other.peer, request{Cancel: &cancelKey{PID: pid, Secret: secret}}, func(found bool, err error) { done(found && err == nil) })
 }
 
 // cancelMoved is for a session that has moved while the request was on its way.

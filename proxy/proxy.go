@@ -48,6 +48,7 @@ type Proxy struct {
 
 	peer     atomic.Pointer[counterpart] // the process that this one takes over from or hands over to, or nil
 	reserved atomic.Int64                // connections that are left to it
+	expected expected                    // clients that will come from it
 
 	phase     atomic.Uint32 // a stats.Phase
 	listen    listenFunc

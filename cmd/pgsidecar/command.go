@@ -62,6 +62,9 @@ func run(ctx context.Context, in invocation) int {
 		return exitOK
 	}
 	fmt.Fprintln(in.stderr, "pgsidecar: "+err.Error())
+	if ended, ok := errors.AsType[*exitError](err); ok {
+		return ended.code
+	}
 	var usage *usageError
 	var faulty *configError
 	if errors.As(err, &usage) || errors.As(err, &faulty) {

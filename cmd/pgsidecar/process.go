@@ -57,6 +57,7 @@ type process struct {
 
 	life       *drain.Life
 	succession *succession
+	ready      int           // Where to announce that it serves; negative: nowhere.
 	reloading  chan struct{} // Holds a token while a reload is under way; they come one after the other.
 
 	mu struct { // Held for assignments only.
@@ -148,6 +149,7 @@ func (p *process) run(ctx context.Context, http *admin.Server, signals <-chan os
 	defer deaf()
 	p.succession.begin(hearing, &wg)
 	p.tell(ctx, systemdReady)
+	announce(p.ready, p.log)
 	wg.Go(func() { p.hear(hearing, signals) })
 	select {
 	case err := <-served:

@@ -38,13 +38,31 @@ Examples:
 		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
 			file := configFlag(flags)
 			takeover := flags.Bool("takeover", false, "take over from the proxy that runs")
-			return func(ctx context.Context, in invocation) error { return runProxy(ctx, in, file(in), *takeover) }
+			detached := flags.Bool("detach", false, "with --takeover: start the new proxy as a process of its own, and return when it serves")
+			ready := flags.Int("ready-fd", -1, "a descriptor `N` to write a line to when it serves; --detach uses it")
+			return func(ctx context.Context, in invocation) error {
+				if *detached && !*takeover {
+					return &usageError{"--detach is for --takeover: whoever starts the first proxy waits for its end"}
+				}
+				if *detached {
+					return detach(ctx, in, file(in))
+				}
+				return runProxy(ctx, in, launch{file: file(in), takeover: *takeover, ready: *ready})
+			}
 		},
 	}
 }
 
+// launch is how the proxy is started.
+type launch struct {
+	file     string // The configuration; "" without.
+	takeover bool   // Succeed the process that runs.
+	ready    int    // The descriptor on which it is told when it serves; negative: none.
+}
+
 // runProxy runs the proxy and HTTP until they have ended.
-func runProxy(ctx context.Context, in invocation, file string, takeover bool) error {
+func runProxy(ctx context.Context, in invocation, how launch) error {
+	file := how.file
 	c, _, err := config.Load(file, in.environ)
 	if err != nil {
 		return &configError{err}
@@ -68,7 +86,8 @@ func runProxy(ctx context.Context, in invocation, file string, takeover bool) er
 		return err
 	}
 	p.succession = newSuccession(p, c.Takeover.Socket, passed)
-	if takeover {
+	p.ready = how.ready
+	if how.takeover {
 		if err := p.succession.join(ctx, c); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -217,6 +218,78 @@ func TestSuccession_session_movesWithAllThatItHolds(t *testing.T) {
 	unread.SendBytes([]byte("ct 1\x00"))
 	unread.Expect("T ?column?", "D 1", "C SELECT 1", "Z I")
 	require.Contains(t, pgtest.Strings(idle.Query("show application_name")), "D session")
+	p.end(cluster)
+}
+
+// TestSuccession_listeners_hearEachNotificationOnce notifies without pause while the listeners move.
+func TestSuccession_listeners_hearEachNotificationOnce(t *testing.T) {
+	cluster := pgtest.Start(t, pgtest.Config{})
+	p := newGeneration(t, cluster, "listen", "PGSIDECAR_LOOPS=2", "PGSIDECAR_POOL_MAX_CONNECTIONS=8")
+	listeners := make([]*pgtest.Client, 6)
+	for i := range listeners {
+		listeners[i], _ = p.raw()
+		listeners[i].Query("listen a")
+		if i%2 == 0 {
+			listeners[i].Query("listen b; listen c")
+			listeners[i].Query("unlisten c")
+		}
+	}
+	notifier, err := pgx.Connect(t.Context(), cluster.URL("postgres", pgcluster.Superuser))
+	require.NoError(t, err)
+	stop, sent := make(chan struct{}), make(chan int, 1)
+	go func() {
+		n := 0
+		for done := false; !done; n++ {
+			_, err := notifier.Exec(t.Context(), fmt.Sprintf("notify a, '%d'; notify b, '%d'; notify c, '%d'", n, n, n))
+			require.NoError(t, err)
+			select {
+			case <-stop:
+				done = true
+			default:
+			}
+		}
+		sent <- n
+	}()
+	for range 3 {
+		next := p.successor()
+		p.awaitSuccession(next)
+		require.Contains(t, p.stderr.String(), `msg="handed over" clients=6`)
+		p = next
+	}
+	close(stop)
+	total := <-sent
+	require.NoError(t, notifier.Close(t.Context()))
+	for i, c := range listeners {
+		end := fmt.Sprint("end ", i) // The others hear of it, too.
+		c.Send(&pgproto3.Query{String: "notify a, '" + end + "'"})
+		heard := map[string][]string{}
+		for last := ""; last != end; {
+			m := c.Receive()
+			if m.Type != 'A' {
+				continue
+			}
+			decoded, err := m.Decode()
+			require.NoError(t, err)
+			n := decoded.(*pgproto3.NotificationResponse)
+			if last = n.Payload; !strings.HasPrefix(last, "end") {
+				heard[n.Channel] = append(heard[n.Channel], n.Payload)
+			}
+		}
+		// The first notifications may have come before it listened.
+		first, err := strconv.Atoi(heard["a"][0])
+		require.NoError(t, err)
+		require.Len(t, heard["a"], total-first, "listener %d, channel a: %d are missing or double", i, total-first-len(heard["a"]))
+		for n, payload := range heard["a"] {
+			require.Equal(t, strconv.Itoa(first+n), payload, "in their order")
+		}
+		require.Empty(t, heard["c"])
+		if i%2 == 0 {
+			require.Equal(t, heard["a"], heard["b"])
+		} else {
+			require.Empty(t, heard["b"])
+		}
+		require.NoError(t, c.Conn.Close())
+	}
 	p.end(cluster)
 }
 
@@ -453,4 +526,57 @@ func TestSuccession_nobodyThere_startsAsUsual(t *testing.T) {
 	require.Contains(t, pgtest.Strings(c.Query("select 1")), "D 1")
 	require.NoError(t, c.Conn.Close())
 	next.end(cluster)
+}
+
+// TestSuccession_detached_isWhatSystemdNeeds reloads as the unit does: a command that ends when the new process serves, and a new
+// main process that systemd is told of.
+func TestSuccession_detached_isWhatSystemdNeeds(t *testing.T) {
+	cluster := pgtest.Start(t, pgtest.Config{})
+	notify := filepath.Join(t.TempDir(), "notify")
+	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: notify})
+	require.NoError(t, err)
+	defer told.Close()
+	hear := func() string {
+		require.NoError(t, told.SetReadDeadline(time.Now().Add(time.Minute)))
+		buf := make([]byte, 100)
+		n, err := told.Read(buf)
+		require.NoError(t, err)
+		return string(buf[:n])
+	}
+	p := newGeneration(t, cluster, "detached", "NOTIFY_SOCKET="+notify)
+	require.Equal(t, "READY=1", hear())
+	c, _ := p.raw()
+	c.Query("set my.own = 'mine'")
+	reload := func(environ ...string) (code int, stderr string) {
+		file, err := os.CreateTemp(t.TempDir(), "stderr")
+		require.NoError(t, err)
+		defer file.Close()
+		command := exec.Command(os.Args[0], "run", "--takeover", "--detach")
+		command.Env, command.Stderr = append(append([]string(nil), p.cmd.Env...), environ...), file
+		_ = command.Run() // The code says it.
+		text, err := os.ReadFile(file.Name())
+		require.NoError(t, err)
+		return command.ProcessState.ExitCode(), string(text)
+	}
+
+	code, stderr := reload("PGSIDECAR_POOL_MAX_CONNECTIONS=none")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, stderr, "PGSIDECAR_POOL_MAX_CONNECTIONS")
+	require.Equal(t, "serving", p.phase())
+
+	code, stderr = reload()
+	require.Equal(t, exitOK, code, stderr)
+	mainPID, found := strings.CutPrefix(hear(), "MAINPID=")
+	require.True(t, found)
+	require.Equal(t, "READY=1", hear())
+	pid, err := strconv.Atoi(mainPID)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	<-p.exited
+	require.Zero(t, p.cmd.ProcessState.ExitCode())
+	require.Contains(t, pgtest.Strings(c.Query("show my.own")), "D mine")
+	require.NoError(t, syscall.Kill(pid, syscall.SIGTERM))
+	c.Expect("E 57P01")
+	require.Equal(t, "STOPPING=1", hear())
+	c.ExpectEnd()
 }

@@ -23,7 +23,7 @@ import (
 
 // Protocol numbers what is said between two processes, what the requests of those above mean included. It is raised with
 // every change: two processes with different numbers have nothing to say to each other.
-const Protocol = 1
+const Protocol = 2
 
 // patience bounds every wait for the other process to do what takes no time.
 const patience = 10 * time.Second

@@ -26,8 +26,9 @@ type Hub struct {
 
 	conn     *Server // nil while there is none
 	channels map[string]map[*Session]struct{}
-	asked    []hubQuery // whose answers are outstanding, oldest first
-	missed   bool       // the connection was lost since the channels were listened to
+	barriers map[string]func() // to be called when a notification of that payload passes on barrierChannel
+	asked    []hubQuery        // whose answers are outstanding, oldest first
+	missed   bool              // the connection was lost since the channels were listened to
 }
 
 // hubQuery is a query that the hub has sent.
@@ -90,8 +91,8 @@ func (h *Hub) do(f func()) { h.worker.Loop.Post(call(f)) }
 // tell runs f on a session's loop.
 func (s *Session) do(f func()) { s.worker.Loop.Post(call(f)) }
 
-// listen makes a session hear of channels; s.subscribed is called on its loop once that is certain.
-func (h *Hub) listen(s *Session, names []string) {
+// listen makes a session hear of channels; done is called on its loop once that is certain.
+func (h *Hub) listen(s *Session, names []string, done func()) {
 	h.do(func() {
 		var fresh []string
 		for _, name := range names {
@@ -101,15 +102,42 @@ func (h *Hub) listen(s *Session, names []string) {
 			}
 			h.channels[name][s] = struct{}{}
 		}
-		done := func() { s.do(s.subscribed) }
 		switch {
 		case h.conn == nil:
 			h.connect() // listens to all of it
 		case len(fresh) > 0:
 			h.ask(listenSQL(fresh), nil)
 		}
-		h.whenListening(done)
+		h.whenListening(func() { s.do(done) })
 	})
+}
+
+// barrier calls passed, on a session's loop, when a notification with that payload comes on barrierChannel: between those that
+// the session hears of which were committed before it, and those after it. With notify, the hub sends it.
+func (h *Hub) barrier(s *Session, payload string, notify bool, passed func()) {
+	h.do(func() {
+		if h.barriers == nil {
+			h.barriers = make(map[string]func())
+		}
+		h.barriers[payload] = func() { h.reach(s, passed) }
+		if notify && h.conn != nil {
+			h.ask("NOTIFY "+barrierChannel+", '"+payload+"'", nil)
+		}
+	})
+}
+
+// forgetBarrier ends the wait for one that may never come.
+func (h *Hub) forgetBarrier(payload string) {
+	h.do(func() { delete(h.barriers, payload) })
+}
+
+// reach calls f on a session's loop, in the order of the notifications for it.
+func (h *Hub) reach(s *Session, f func()) {
+	if s.worker == h.worker {
+		f()
+	} else {
+		s.do(f)
+	}
 }
 
 // whenListening calls done when everything that has been asked so far has been answered.
@@ -340,17 +368,20 @@ func (h *Hub) take(buf []byte) bool {
 // pass hands a notification to those who listen to its channel.
 func (h *Hub) pass(message []byte) {
 	channel := notificationChannel(message)
+	if channel == barrierChannel {
+		payload, _, _ := wire.String(wire.Body(message)[4+len(channel)+1:])
+		if passed := h.barriers[string(payload)]; passed != nil {
+			delete(h.barriers, string(payload))
+			passed()
+		}
+	}
 	listeners := h.channels[channel]
 	if len(listeners) == 0 {
 		return
 	}
 	note := append([]byte(nil), message...)
 	for s := range listeners {
-		if s.worker == h.worker {
-			s.heard(channel, note)
-		} else {
-			s.do(func() { s.heard(channel, note) })
-		}
+		h.reach(s, func() { s.heard(channel, note) })
 	}
 }
 

@@ -32,9 +32,10 @@ type Image struct {
 	Settings     []imageSetting  `json:"settings,omitempty"`
 	Names        []imageName     `json:"names,omitempty"` // the one used longest ago first
 	Unnamed      *imageStatement `json:"unnamed,omitempty"`
-	Idle         time.Duration   `json:"idle,omitempty"`   // since its last request
-	Kept         []byte          `json:"kept,omitempty"`   // read from the client and not dealt with
-	Unsent       []byte          `json:"unsent,omitempty"` // for the client and not written
+	Channels     []raw           `json:"channels,omitempty"` // that it listens to
+	Idle         time.Duration   `json:"idle,omitempty"`     // since its last request
+	Kept         []byte          `json:"kept,omitempty"`     // read from the client and not dealt with
+	Unsent       []byte          `json:"unsent,omitempty"`   // for the client and not written
 }
 
 type imageSetting struct {
@@ -136,6 +137,11 @@ func (s *Session) image() Image {
 		s.names.InOrder(func(name string, st *statement.Statement) {
 			i.Names = append(i.Names, imageName{imageStatement{raw(st.Definition), raw(st.Reading)}, raw(name)})
 		})
+	}
+	if s.listening != nil {
+		for channel := range s.listening.channels {
+			i.Channels = append(i.Channels, raw(channel))
+		}
 	}
 	if s.unnamed != nil {
 		i.Unnamed = &imageStatement{raw(s.unnamed.Definition), raw(s.unnamed.Reading)}

@@ -26,7 +26,11 @@ type listening struct {
 	own  map[string]int
 	held []string
 
-	notes     [][]byte // to be delivered after the transaction
+	notes [][]byte // to be delivered after the transaction
+	// On the way to another process and from one, exactly one of the two delivers what is notified (see Departure).
+	skipping bool // the predecessor does, here
+	withheld bool // the successor does, there, unless the session stays
+
 	unlistens []string // channels that are no longer wanted if the transaction commits
 }
 
@@ -71,7 +75,7 @@ func (s *Session) subscribe(channels []string) {
 	if n.own == nil {
 		n.own = make(map[string]int)
 	}
-	n.hub.listen(s, channels)
+	n.hub.listen(s, channels, s.subscribed)
 }
 
 // subscribed is called when the hub listens.
@@ -142,13 +146,17 @@ func (s *Session) heardOwn(message []byte) {
 // heard takes a notification from the hub.
 func (s *Session) heard(channel string, message []byte) {
 	n := s.listening
-	if n == nil || s.phase != active {
+	if n == nil || n.skipping || (s.phase != active && s.phase != moving) {
 		return
 	}
 	if _, wanted := n.channels[channel]; !wanted {
 		return
 	}
 	switch {
+	case s.phase == moving && (n.withheld || !s.conn.Attached()):
+		n.notes = append(n.notes, message)
+	case s.phase == moving:
+		s.tell(message)
 	case n.own[string(message)] > 0:
 		n.own[string(message)]--
 	case n.moving && slices.Contains(n.onServer, channel): // its own copy comes, or has come

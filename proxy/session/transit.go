@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/rand"
 	"time"
 
 	"pgsidecar/proxy/cancel"
@@ -10,14 +11,24 @@ import (
 // A session can move to another process between two transactions. Here it is frozen from its Departure until it is known
 // whether the other process has taken it; there it begins with an Arrival. What it misses meanwhile is done afterwards, by
 // whoever has it then.
+//
+// One that listens takes three steps, so that each notification reaches it once: the other process listens to its channels; a
+// barrier, a notification of the proxy's own, is sent; then it moves. What was committed before the barrier is delivered here,
+// what was committed behind it there: both see the same order. If it stays after all, it gets here what was kept back.
 
 // transit is what a session has to remember while it is on the way, in either process.
 type transit struct {
-	cancels []*cancellation // that have come in meanwhile
+	departure *Departure      // nil for an arrival
+	cancels   []*cancellation // that have come in meanwhile
 }
 
 // Mover takes sessions to another process.
 type Mover interface {
+	// Prepare has the other process listen to the session's channels, up to the barrier without delivering anything, and
+	// calls Prepared of the Departure.
+	Prepare(d *Departure)
+	// Forget ends what Prepare has begun, as the session stays.
+	Forget(d *Departure)
 	// Move is called on the session's loop and must not block. Taken or Stay of the Departure is called in the end, once.
 	Move(d *Departure)
 }
@@ -57,9 +68,12 @@ func (d *departures) Run() {
 type Departure struct {
 	Image      Image
 	Descriptor int
+	Barrier    string // the payload of the notification that parts what is delivered here from what is delivered there
 
 	session   *Session
-	transport loop.Transport
+	mover     Mover
+	transport loop.Transport // once it is off its loop
+	timer     loop.Timer     // the limit of the steps before that
 }
 
 // depart lets the session go to another process, if that is asked for and it can go now. It reports whether it goes.
@@ -74,12 +88,59 @@ func (s *Session) depart() bool {
 	if s.link != nil {
 		s.unlink().release()
 	}
-	w.Loop.Disarm(&s.timer)
-	d := &Departure{session: s, Image: s.image(), transport: s.conn.Detach()}
-	d.Descriptor, d.Image.Kept, d.Image.Unsent, _ = d.transport.Passing()
-	s.phase, s.transit = moving, new(transit)
-	w.departures.mover.Move(d)
+	d := &Departure{session: s, mover: w.departures.mover, Image: s.image()}
+	s.phase, s.transit = moving, &transit{departure: d}
+	if s.listening == nil {
+		d.start()
+		return true
+	}
+	d.Barrier = rand.Text()
+	w.Loop.Arm(&d.timer, prepareWithin, (*overdue)(d))
+	d.mover.Prepare(d)
 	return true
+}
+
+// prepareWithin bounds how long a session that listens is frozen before it moves.
+const prepareWithin = 5 * time.Second
+
+// start takes the session off its loop.
+func (d *Departure) start() {
+	s := d.session
+	s.worker.Loop.Disarm(&s.timer)
+	d.transport = s.conn.Detach()
+	d.Descriptor, d.Image.Kept, d.Image.Unsent, _ = d.transport.Passing()
+	d.mover.Move(d)
+}
+
+// Prepared tells whether the other process listens. It may be called from any goroutine.
+func (d *Departure) Prepared(ok bool) {
+	if !ok {
+		d.Stay()
+		return
+	}
+	d.session.do(func() {
+		if d.waits() {
+			d.session.listening.hub.barrier(d.session, d.Barrier, true, d.passed)
+		}
+	})
+}
+
+// current tells whether the session is on the way, by this departure: it may have been ended, or stayed for another reason.
+func (d *Departure) current() bool {
+	s := d.session
+	return s.phase == moving && s.transit.departure == d
+}
+
+// waits tells whether the session still waits to go.
+func (d *Departure) waits() bool { return d.current() && d.session.conn.Attached() }
+
+// passed is called when all that was notified before the barrier has been delivered.
+func (d *Departure) passed() {
+	if d.waits() {
+		d.session.worker.Loop.Disarm(&d.timer)
+		d.session.listening.withheld = true
+		d.start()
+	}
 }
 
 // movable tells whether all there is of the session is in its image: it owes nothing, is owed nothing, and nothing of it is
@@ -91,7 +152,12 @@ func (s *Session) movable() bool {
 	case s.link != nil && (s.is(touched) || !s.between() || s.link.cancels > 0):
 		return false
 	}
-	return s.pinned == nil && s.refusal == nil && s.scan.Left() == 0 && s.listening == nil
+	return s.pinned == nil && s.refusal == nil && s.scan.Left() == 0 && s.listening.movable()
+}
+
+// movable tells whether nothing but the shared connection is to be waited for. Listening to nothing is.
+func (n *listening) movable() bool {
+	return n == nil || (n.ready && !n.moving && n.own == nil && len(n.held)+len(n.notes)+len(n.unlistens) == 0)
 }
 
 // Taken says that the other process has the session. It may be called from any goroutine.
@@ -109,12 +175,15 @@ func (d *Departure) conclude(t loop.Task) {
 type (
 	crossed Departure
 	stayed  Departure
+	overdue Departure // the other process does not listen, or the barrier has not come
 )
+
+func (o *overdue) Run() { (*stayed)(o).Run() }
 
 func (t *crossed) Run() {
 	s := t.session
 	w := s.worker
-	if s.phase == moving {
+	if (*Departure)(t).current() {
 		cancels, key := s.transit.cancels, s.key
 		s.transit = nil
 		w.Stats.HandedOver.Inc()
@@ -129,14 +198,24 @@ func (t *crossed) Run() {
 func (t *stayed) Run() {
 	s := t.session
 	w := s.worker
-	if s.phase != moving {
-		_ = t.transport.Close() // It has been ended meanwhile.
+	w.Loop.Disarm(&t.timer)
+	if t.Barrier != "" {
+		t.mover.Forget((*Departure)(t))
+	}
+	if !(*Departure)(t).current() {
+		_ = t.transport.Close()
 		return
 	}
 	cancels := s.transit.cancels
 	s.phase, s.transit = active, nil
 	s.set(stays, true)
-	if err := w.Loop.Attach(&s.conn, t.transport, s); err != nil {
+	if n := s.listening; n != nil {
+		n.hub.forgetBarrier(t.Barrier)
+		n.withheld = false
+	}
+	if s.conn.Attached() {
+		s.proceed()
+	} else if err := w.Loop.Attach(&s.conn, t.transport, s); err != nil {
 		_ = t.transport.Close()
 		w.log().Error("cannot serve client", append(s.attrs(), attrError(err))...)
 		s.end()
@@ -154,6 +233,7 @@ func (s *Session) proceed() {
 	if s.conn.Blocked() {
 		w.Loop.Arm(&s.timer, w.config.WriteTimeout, (*timedOut)(s))
 	}
+	s.tellNotes()
 	if w.draining {
 		s.drain(&w.Stats.DrainedIdle)
 		return
@@ -165,6 +245,7 @@ func (s *Session) proceed() {
 type Arrival struct {
 	session   *Session
 	image     *Image
+	barrier   string // "": it does not listen
 	transport loop.Transport
 }
 
@@ -180,8 +261,35 @@ func (w *Worker) Arrive(i *Image, who *Client) (*Arrival, error) {
 	return &Arrival{session: s, image: i}, nil
 }
 
+// Listen listens to the session's channels, and calls done when that is certain. What comes before the barrier is dropped, as
+// the other process delivers it; the rest waits for Enter. Replace follows, or Discard.
+func (a *Arrival) Listen(barrier string, done func()) {
+	s := a.session
+	n := &listening{hub: s.worker.shared.Hubs.of(s), channels: make(map[string]struct{}), ready: true, skipping: true}
+	names := make([]string, len(a.image.Channels))
+	for i, channel := range a.image.Channels {
+		names[i] = string(channel)
+		n.channels[names[i]] = struct{}{}
+	}
+	s.listening, a.barrier = n, barrier
+	n.hub.barrier(s, barrier, false, func() { n.skipping = false })
+	n.hub.listen(s, names, done)
+}
+
+// Replace brings the image up to date.
+func (a *Arrival) Replace(i *Image) { a.image = i }
+
 // Discard forgets the session: the other process keeps it.
-func (a *Arrival) Discard() { a.session.worker.shared.Keys.Remove(a.session.key) }
+func (a *Arrival) Discard() {
+	s := a.session
+	s.worker.shared.Keys.Remove(s.key)
+	if a.barrier != "" {
+		s.do(func() {
+			s.listening.hub.forgetBarrier(a.barrier)
+			s.unlistenEverything()
+		})
+	}
+}
 
 // Enter brings the session to its loop, with its socket. It reports false when the loop has stopped; the transport is still
 // the caller's then.
