@@ -48,7 +48,8 @@ func classify(sql []byte, escapes bool) (statement Statement, doubtful, wellForm
 	if s.unclear {
 		statement.Effects |= Unknown
 	}
-	return statement, s.doubtful, !s.malformed
+	// What has no end in one encoding may have one in another: an unclear text could always be meant.
+	return statement, s.doubtful, !s.malformed || s.unclear
 }
 
 // reading chooses how to read a text in detail: whether backslashes escape in its string constants, and whether it could

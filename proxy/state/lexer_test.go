@@ -96,6 +96,7 @@ func TestEffects_constantsThatMayEndInTwoWays_areReadInBoth(t *testing.T) {
 		{`SELECT E'\'; SET a = 1; --'`, 0},                 // a constant that says how it is meant
 		{"SELECT E'\x83\\'; SET a = 1; --'", Unknown},      // ends, in SJIS, where it does not in UTF8
 		{"SELECT $\x83\x7c$ ' $\x83\x7c$; SET a = 1 --'", Unknown},
+		{"SELECT '\\', $\x83\x7c$$\x83\x7c$; SET a = 1 --'", Unknown}, // well-formed without escapes, but in SJIS only
 	})
 }
 
