@@ -85,7 +85,8 @@ func outcome(results []*pgconn.Result, err error) string {
 	return b.String()
 }
 
-// actions are what the twins do. %n is replaced by a small number, %c by the client's.
+// actions are what the twins do. %n is replaced by a small number, %c by the client's. None may wait for another client: the steps
+// are taken one after the other.
 func actions() []string {
 	return []string{
 		"select 1", "!select 2", "select count(*) from t", "insert into t values (%c, %n)", "!update t set v = v + 1 where c = %c",
@@ -108,10 +109,10 @@ func actions() []string {
 		"listen ch%n", "unlisten ch%n", "unlisten *", "notify ch%n, 'from %c'", "select pg_notify('ch%n', 'f %c')", "begin; listen ch%n; rollback", "begin; unlisten ch%n; rollback",
 		"select name from pg_prepared_statements where from_sql order by 1", "select name from pg_cursors where is_holdable order by 1",
 		"select unnest(pg_listening_channels()) where false",
-		"do $$ begin create temp table if not exists tt%n (a int); end $$", "do $$ begin perform pg_advisory_lock(%n + 20); end $$",
+		"do $$ begin create temp table if not exists tt%n (a int); end $$", "do $$ begin perform pg_advisory_lock(1%c%n); end $$",
 		"select 1 as a into temp tt%n", "create temp table tt%n as select %n as a; select a from tt%n", "drop table if exists tt1, tt2, tt3",
 		"set app.seeded to 'y'; select setseed(0.%n)", "select case when current_setting('app.seeded', true) = 'y' then random() end",
-		"load 'plpgsql'", "set search_path to pg_temp, s%n", "create view v%n as select 1", "drop view if exists v%n",
+		"load 'plpgsql'", "set search_path to pg_temp, s%n", "create view v%c%n as select 1", "drop view if exists v%c%n",
 		"begin; reset work_mem; show work_mem; commit", "begin; set local datestyle to default", "set local application_name to default", "reset application_name",
 		"select pg_advisory_lock_shared(%n + 30)", "select pg_advisory_unlock_shared(%n + 30)", "explain (costs off) execute p%n", "prepare p%n (int) as select $1 + %n", "execute p%n (5)",
 	}
