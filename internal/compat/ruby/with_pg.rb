@@ -32,7 +32,7 @@ module WithPG
     e.result ? e.result.error_field(PG::PG_DIAG_SQLSTATE) : e.message
   end
 
-  def driver = "#{PG::VERSION} with libpq #{PG.library_version}"
+  def driver = "#{PG::VERSION} with libpq #{PG::library_version}"
 
   def connect
     open(1) do |conn|
