@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -66,7 +66,6 @@ func hostsOf(c config.Upstream, upstream *pgconn.Config) []discover.Target {
 	var all []discover.Target
 	add := func(host string, port uint16) {
 		t := discover.Target{Host: host, Port: port}
-		t.Name = t.Addr()
 		if !slices.ContainsFunc(all, func(x discover.Target) bool { return x.Addr() == t.Addr() }) {
 			all = append(all, t)
 		}
@@ -86,27 +85,18 @@ func hostsOf(c config.Upstream, upstream *pgconn.Config) []discover.Target {
 	return all
 }
 
-// listed is a source that knows all from the beginning.
-type listed []discover.Target
-
-// Run implements discover.Source.
-func (l listed) Run(ctx context.Context, publish func(discover.Snapshot)) {
-	publish(discover.Snapshot{Targets: l, At: time.Now()})
-	<-ctx.Done()
-}
-
 // wireRouter translates a configuration for the router.
 func wireRouter(c config.Config, wired proxy.Config) (router.Config, manner) {
 	upstream := wired.Server.Upstream
 	m, writable := mannerOf(c.Upstream, upstream)
 	r := router.Config{
-		Version: fmt.Sprint(c.Upstream), Writable: writable, MaxLost: uint64(c.Failover.MaxLostWAL), Lenient: m == lenient,
+		Version: c.Upstream.URL.Reveal() + fmt.Sprint(c.Upstream), Writable: writable, MaxLost: uint64(c.Failover.MaxLostWAL), Lenient: m == lenient,
 		NewProber: func(t discover.Target, changed func()) router.Prober {
 			return probe.New(wireProbe(c.Upstream, wired.Server, t, changed))
 		},
 	}
 	if m != asTold {
-		r.Sources = []discover.Source{listed(hostsOf(c.Upstream, upstream))}
+		r.Sources = []discover.Source{discover.NewList(hostsOf(c.Upstream, upstream))}
 	}
 	return r, m
 }
@@ -119,10 +109,7 @@ func wireProbe(c config.Upstream, s server.Config, t discover.Target, changed fu
 		Changed: func(*probe.Observation) { changed() },
 	}
 	if file := c.PasswordFile; file != "" {
-		p.Password = func() (string, error) {
-			content, err := os.ReadFile(file) //nolint:gosec // The name is the operator's own.
-			return strings.TrimRight(string(content), "\r\n"), err
-		}
+		p.Password = func() (string, error) { return server.ReadPassword(file) }
 	}
 	return p
 }
@@ -156,15 +143,15 @@ func (r *routing) changed(t *router.Topology) {
 // reloadTimeout bounds how long a reload waits for the router, which is never busy for long.
 const reloadTimeout = 5 * time.Second
 
-// takeOver puts another configuration in force.
-func (r *routing) takeOver(c config.Config, log *slog.Logger) error {
+// reload puts another configuration in force.
+func (r *routing) reload(c config.Config, log *slog.Logger) error {
 	wired, err := wire(c, log)
 	if err != nil {
 		return err
 	}
 	next, m := wireRouter(c, wired)
 	if m != r.manner {
-		return fmt.Errorf("upstream: %s needs a restart", "a change between one host and several, or of target_session_attrs,")
+		return errors.New("upstream: a change between one host and several, or of target_session_attrs, needs a restart")
 	}
 	wired.Suspect = r.router.Suspect
 	if err := r.Reload(wired); err != nil {

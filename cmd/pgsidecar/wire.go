@@ -35,7 +35,7 @@ func openProxy(c config.Config, log *slog.Logger) (parts, error) {
 	r.follow(targets, m, log)
 	return parts{
 		serving: r, observed: r, ending: r, moving: r.Proxy, holder: r, watch: r.router.Run,
-		reload: func(c config.Config) error { return r.takeOver(c, log) },
+		reload: func(c config.Config) error { return r.reload(c, log) },
 	}, nil
 }
 

@@ -145,7 +145,12 @@ func (d *Dialer) password(login Login) (string, error) {
 	case d.config.PasswordFile == "":
 		return d.config.Upstream.Password, nil
 	}
-	content, err := os.ReadFile(d.config.PasswordFile)
+	return ReadPassword(d.config.PasswordFile)
+}
+
+// ReadPassword returns the password in a file, which may end with one line break.
+func ReadPassword(file string) (string, error) {
+	content, err := os.ReadFile(file) //nolint:gosec // The name is the operator's own.
 	if err != nil {
 		return "", fmt.Errorf("read password file: %w", err)
 	}

@@ -47,8 +47,8 @@ func (s *Session) judge() bool {
 	case e == 0:
 		s.rereads = 0
 		return !s.moveListening()
-	case e.Has(state.Seed | state.Load | state.Opaque):
-		s.pinFor(e&(state.Seed|state.Load|state.Opaque), endless)
+	case e.Has(forEver):
+		s.pinFor(e&forEver, endless)
 	case e.Has(state.SequenceRead):
 		s.pinFor(state.SequenceRead, lasting)
 	}

@@ -129,10 +129,11 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	case wire.ReadyForQuery:
 		l.Status = p.Data[len(p.Data)-1]
 		l.since = s.worker.Loop.Nanos()
-		if l.Status == wire.Idle {
+		switch {
+		case l.Status != wire.Idle:
+		case l.Replies.Empty():
 			l.began = 0
-		}
-		if l.Status == wire.Idle && !l.Replies.Empty() {
+		default:
 			l.began = l.since // the next transaction was sent in the same pipeline
 		}
 		s.set(unwanted, s.is(unwanted) && !l.Replies.Empty())

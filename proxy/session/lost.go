@@ -49,7 +49,7 @@ func (s *Session) outlives(l *Server) bool {
 	if s.phase != active || !s.virtual() || s.pinned != nil || s.is(partial|hungUp) || l.audited || l.Replies.Starving() {
 		return false
 	}
-	if s.effects.Has(audited) || state.Suspicious(s.effects) || s.effects.Has(state.Seed|state.Load|state.Opaque|state.SequenceRead) {
+	if s.effects.Has(audited|forEver|state.SequenceRead) || state.Suspicious(s.effects) {
 		return false // it may have changed its session, which is gone
 	}
 	simple := true

@@ -40,10 +40,7 @@ func (a *admission) Run() {
 	w.sessions.add(s)
 	w.watchIdle()
 	w.gauges.Clients.Add(1)
-	if err := w.Loop.Attach(&s.conn, a.transport, s); err != nil {
-		_ = a.transport.Close()
-		w.log().Error("cannot serve client", append(s.attrs(), attrError(err))...)
-		s.end()
+	if !s.attach(a.transport) {
 		return
 	}
 	if w.draining {
@@ -51,6 +48,17 @@ func (a *admission) Run() {
 		return
 	}
 	s.open()
+}
+
+// attach puts the client's connection on the loop. It reports false when that is impossible, and has ended the session then.
+func (s *Session) attach(t loop.Transport) bool {
+	if err := s.worker.Loop.Attach(&s.conn, t, s); err != nil {
+		_ = t.Close()
+		s.worker.log().Error("cannot serve client", append(s.attrs(), attrError(err))...)
+		s.end()
+		return false
+	}
+	return true
 }
 
 // open gets what the welcome needs: what the server reports under the client's settings.

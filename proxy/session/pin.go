@@ -21,6 +21,9 @@ const (
 	pinListen         = "LISTEN"
 )
 
+// forEver are effects that nothing but the end of a connection undoes, and that no audit shows.
+const forEver = state.Seed | state.Load | state.Opaque
+
 // duration says what ends a pin.
 type duration uint8
 

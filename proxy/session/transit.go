@@ -213,13 +213,7 @@ func (t *stayed) Run() {
 		n.hub.forgetBarrier(t.Barrier)
 		n.withheld = false
 	}
-	if s.conn.Attached() {
-		s.proceed()
-	} else if err := w.Loop.Attach(&s.conn, t.transport, s); err != nil {
-		_ = t.transport.Close()
-		w.log().Error("cannot serve client", append(s.attrs(), attrError(err))...)
-		s.end()
-	} else {
+	if s.conn.Attached() || s.attach(t.transport) {
 		s.proceed()
 	}
 	for _, c := range cancels {
@@ -308,10 +302,7 @@ func (a *Arrival) Run() {
 	w.gauges.Clients.Add(1)
 	w.Stats.TakenOver.Inc()
 	s.adoptImage(a.image)
-	if err := w.Loop.Attach(&s.conn, a.transport, s); err != nil {
-		_ = a.transport.Close()
-		w.log().Error("cannot serve client", append(s.attrs(), attrError(err))...)
-		s.end()
+	if !s.attach(a.transport) {
 		return
 	}
 	w.watchIdle()

@@ -23,8 +23,7 @@ const (
 )
 
 // pinning are the effects that pin a session, if what a text says comes to pass. Those of settings and of LISTEN do not.
-const pinning = state.Temp | state.AdvisoryLock | state.HoldCursor | state.Prepare | state.SequenceRead |
-	state.Seed | state.Load | state.Opaque
+const pinning = state.Temp | state.AdvisoryLock | state.HoldCursor | state.Prepare | state.SequenceRead | forEver
 
 // refuses tells whether a text with these effects is not to be run. In a dry run it is only reported.
 func (s *Session) refuses(effects state.Effect, text string) bool {
