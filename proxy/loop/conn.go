@@ -17,6 +17,8 @@ type Owner interface {
 	Readable(hangup bool)
 	// Drained says that the tail which a Write left has been written.
 	Drained()
+	// Stuck says that a Write at the end of a turn has left a tail.
+	Stuck()
 }
 
 // Conn is a connection on a loop, embedded by value in what owns it; the zero value is a closed one. The loop's goroutine
@@ -41,6 +43,7 @@ const (
 	held                       // The tls.Conn may hold bytes that it has read already.
 	watching                   // The poller reports when the socket can be written.
 	failed                     // A write has failed behind the owner's back.
+	queued                     // The outbox may hold bytes for the peer.
 )
 
 // Attach gives a connection to the loop, which tells o of events from now on; when something can be read already,
@@ -72,6 +75,7 @@ func (l *Loop) Attach(c *Conn, t Transport, o Owner) error {
 // Detach takes the connection off its loop, for another loop or another process. Kept bytes and a pending tail travel with
 // the Transport.
 func (c *Conn) Detach() Transport {
+	_ = c.Flush() // Whoever attaches it next finds the failure too.
 	t := Transport{socket: c.socket, kept: c.kept, tail: c.tail, fd: c.fd, peer: c.peer}
 	c.loop.poller.remove(c.fd)
 	if c.socket != nil {
@@ -81,13 +85,14 @@ func (c *Conn) Detach() Transport {
 	return t
 }
 
-// Close closes the connection and drops what is kept and pending; no callback follows. With TLS the peer is told, if that
+// Close writes what waits for the end of the turn, as far as the socket takes it, closes the connection and drops what is kept and pending; no callback follows. With TLS the peer is told, if that
 // takes no waiting. Closing again does nothing.
 func (c *Conn) Close() {
 	if c.loop == nil {
 		return
 	}
 	l := c.loop
+	_ = c.Flush()
 	if c.socket != nil {
 		_ = c.socket.tls.Close() // Leaves the alert in l.records, and the descriptor alone.
 		if c.tail == nil && len(l.records) > 0 {
@@ -114,6 +119,9 @@ func (c *Conn) CloseWrite() error {
 		if err := c.flushRecords(); err != nil {
 			return err
 		}
+	}
+	if err := c.Flush(); err != nil {
+		return err
 	}
 	return os.NewSyscallError("shutdown", unix.Shutdown(int(c.fd), unix.SHUT_WR))
 }

@@ -176,6 +176,7 @@ func (m *mover) Readable(bool) {
 }
 
 func (m *mover) Drained() {}
+func (m *mover) Stuck()   {}
 
 func (m *mover) move() {
 	tr := m.conn.Detach()

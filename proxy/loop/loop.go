@@ -35,6 +35,7 @@ type Loop struct {
 	lent    []byte // The Conn's own buffer that the last Read returned, if it was one: Keep may leave bytes in it.
 	records []byte // TLS records made by the call in progress, on their way to one write.
 	spare   []*tail
+	outbox  outbox
 	poked   []event // Made-up events for what the poller cannot know of: bytes inside a tls.Conn.
 	later   tasks
 	posted  tasks // What has been taken out of inbox.
@@ -54,6 +55,7 @@ func New(cfg Config) (*Loop, error) {
 		cfg.Scratch = DefaultScratch
 	}
 	l := &Loop{index: cfg.Index, scratch: make([]byte, cfg.Scratch), clock: Nanos}
+	l.outbox.bytes = make([]byte, 0, outboxSize)
 	l.now = l.clock()
 	l.wheel.init(l.now)
 	if err := l.poller.open(); err != nil {
@@ -77,6 +79,7 @@ func (l *Loop) Run() error {
 		l.later.run()
 		stopping := l.runPosts()
 		l.wheel.advance(l.now)
+		l.sendAll()
 		if stopping {
 			l.later.run()
 			return nil

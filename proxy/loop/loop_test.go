@@ -116,6 +116,7 @@ type probe struct {
 	conn     Conn
 	readable func(hangup bool)
 	drained  func()
+	stuck    int
 }
 
 func (p *probe) Readable(hangup bool) {
@@ -123,6 +124,8 @@ func (p *probe) Readable(hangup bool) {
 		p.readable(hangup)
 	}
 }
+
+func (p *probe) Stuck() { p.stuck++ }
 
 func (p *probe) Drained() {
 	if p.drained != nil {

@@ -7,12 +7,13 @@ import (
 )
 
 // The calls below are for non-blocking sockets. They cannot block, so they do not tell the scheduler of themselves as the
-// ordinary ones do; that is worth more than a tenth of the processor time of a transaction.
+// ordinary ones do; that is worth more than a tenth of the processor time of a transaction. The calls of sockets take a
+// shorter way through the kernel than those of all files.
 
 func read(fd int32, p []byte) (int, unix.Errno) {
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_READ,
-			uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p))) //nolint:gosec // The kernel writes at most len(p).
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM,
+			uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0) //nolint:gosec // The kernel writes at most len(p).
 		if errno == 0 {
 			return int(n), 0
 		}
@@ -24,8 +25,8 @@ func read(fd int32, p []byte) (int, unix.Errno) {
 
 func write(fd int32, p []byte) (int, unix.Errno) {
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_WRITE,
-			uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p))) //nolint:gosec // The kernel reads len(p).
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO,
+			uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0) //nolint:gosec // The kernel reads len(p).
 		if errno == 0 {
 			return int(n), 0
 		}

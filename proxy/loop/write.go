@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Write writes b by one system call. What the socket does not take is copied to a tail that the loop writes when it can;
-// Drained follows. An error means that the connection is dead.
+// Write writes b by one system call, a short one at the end of the turn (see Flush). What the socket does not take is copied
+// to a tail that the loop writes when it can; Drained follows. An error means that the connection is dead; that of a write
+// at the end of the turn comes as a hangup.
 func (c *Conn) Write(b []byte) error { return c.Write2(b, nil) }
 
 // Write2 writes a and then b as one Write would.
@@ -22,6 +23,17 @@ func (c *Conn) Write2(a, b []byte) error {
 		return nil
 	case c.socket != nil:
 		return c.writeTLS(a, b)
+	}
+	return c.submit(a, b)
+}
+
+// submit gives a and b to the outbox, if it takes them, and else to the socket.
+func (c *Conn) submit(a, b []byte) error {
+	if c.tail == nil && c.loop.outbox.take(c, a, b) {
+		return nil
+	}
+	if err := c.Flush(); err != nil {
+		return err
 	}
 	return c.send(a, b)
 }
@@ -55,7 +67,7 @@ func (c *Conn) flushRecords() error {
 	if len(l.records) == 0 {
 		return nil
 	}
-	err := c.send(l.records, nil)
+	err := c.submit(l.records, nil)
 	l.records = l.records[:0]
 	if cap(l.records) > 4*len(l.scratch) {
 		l.records = nil

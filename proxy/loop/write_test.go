@@ -39,6 +39,8 @@ func (h *half) Readable(bool) {
 	}
 }
 
+func (h *half) Stuck() {}
+
 func (h *half) Drained() {
 	h.drained++
 	h.sink.Readable(false)
@@ -235,7 +237,7 @@ func TestWrite_toBrokenConnection_isAnError(t *testing.T) {
 	require.NoError(t, theirs.Close())
 	receive(t, gone)
 	var err error
-	on(t, l, func() { err = p.conn.Write([]byte("x")) })
+	on(t, l, func() { err = errors.Join(p.conn.Write([]byte("x")), p.conn.Flush()) })
 	require.True(t, errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE), "%v", err)
 }
 

@@ -293,6 +293,9 @@ func (l *Server) Drained() {
 	}
 }
 
+// Stuck is called by the loop. A server may take as long as it likes.
+func (l *Server) Stuck() {}
+
 // discard reads what comes from a connection that is being closed, until its end.
 func (l *Server) discard() {
 	for {

@@ -243,7 +243,14 @@ func (s *Session) tell(b []byte) {
 		s.worker.Loop.Later((*continued)(s)) // reading finds the end
 		return
 	}
-	if s.conn.Blocked() && !s.timer.Armed() {
+	if s.conn.Blocked() {
+		s.Stuck()
+	}
+}
+
+// Stuck is called by the loop.
+func (s *Session) Stuck() {
+	if !s.timer.Armed() {
 		s.worker.Loop.Arm(&s.timer, s.worker.config.WriteTimeout, (*timedOut)(s))
 	}
 }
@@ -287,7 +294,7 @@ func (s *Session) finish(m manner) {
 		return
 	}
 	s.abandon(m)
-	if s.conn.Blocked() && !s.is(hungUp) {
+	if s.conn.Flush() == nil && s.conn.Blocked() && !s.is(hungUp) {
 		s.phase = closing
 		return
 	}
