@@ -23,7 +23,7 @@ func TestCancel_terminateRightBehind_theQueryIsCancelled(t *testing.T) {
 			for i := range 3 {
 				query := fmt.Sprintf("select pg_sleep(600), %d", i)
 				executing := func(n int) func() bool {
-					const sql = "select count(*) from pg_stat_activity where state = 'active' and query = $1"
+					const sql = "select count(*) from pg_stat_activity where state = 'active' and wait_event is not null and query = $1"
 					return func() bool { return pgtest.Value[int](t, c, sql, query) == n }
 				}
 				client := pgtest.Dial(t, p.Addresses()[0])

@@ -17,7 +17,7 @@ import (
 
 // executing tells whether a server is at work on a query with that text.
 func (w *witness) executing(text string) bool {
-	return w.count("select count(*) from pg_stat_activity where state = 'active' and query = $1", text) > 0
+	return w.count("select count(*) from pg_stat_activity where state = 'active' and wait_event is not null and query = $1", text) > 0
 }
 
 const cancelled = "E 57014 canceling statement due to user request"

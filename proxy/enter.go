@@ -102,6 +102,7 @@ func (p *Proxy) admit(ctx context.Context, set *setting, client *login.Client) {
 		return
 	}
 	p.logins.Add(stats.LoggedIn)
+	p.rush.login()
 	if set.config.LogConnections {
 		p.log.InfoContext(ctx, "client logged in", slog.String("user", client.User), slog.String("database", client.Database),
 			slog.String("client", transport.Remote().String()))
@@ -118,10 +119,10 @@ func (p *Proxy) place(set *setting, client *login.Client) (*session.Client, plac
 	if alias.User != "" {
 		user = alias.User
 	}
-	who := &session.Client{
+	who := &session.Client{Profile: session.Profile{
 		User: same(client.User), Database: same(client.Database), Protocol: client.Protocol,
 		Mode: set.config.Mode, Unsupported: set.config.Unsupported,
-	}
+	}}
 	if alias.Mode != nil {
 		who.Mode = *alias.Mode
 	}

@@ -45,6 +45,7 @@ type Proxy struct {
 	traffic traffic
 	secrets secrets
 	memory  *memory
+	rush    rush
 
 	peer     atomic.Pointer[counterpart] // the process that this one takes over from or hands over to, or nil
 	reserved atomic.Int64                // connections that are left to it

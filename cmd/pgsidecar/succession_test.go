@@ -296,7 +296,7 @@ func TestSuccession_listeners_hearEachNotificationOnce(t *testing.T) {
 // asleep counts the queries that sleep.
 func asleep(t *testing.T, cluster *pgtest.Cluster) int {
 	t.Helper()
-	return pgtest.Value[int](t, cluster, "select count(*)::int from pg_stat_activity where state = 'active' and query like 'select pg_sleep(600)%'")
+	return pgtest.Value[int](t, cluster, "select count(*)::int from pg_stat_activity where wait_event = 'PgSleep' and query like 'select pg_sleep(600)%'")
 }
 
 // awaitAsleep waits until so many queries sleep.

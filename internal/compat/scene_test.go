@@ -104,7 +104,7 @@ func asleep(query string) string { return "select count(*) > 0" + executing(quer
 func terminate(query string) string { return "select pg_terminate_backend(pid)" + executing(query) }
 
 func executing(query string) string {
-	return " from pg_stat_activity where datname = current_database() and state = 'active' and pid <> pg_backend_pid() and query like '" + query + "%'"
+	return " from pg_stat_activity where datname = current_database() and state = 'active' and wait_event is not null and pid <> pg_backend_pid() and query like '" + query + "%'"
 }
 
 // text is a row's value in words.

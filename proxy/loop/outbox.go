@@ -45,7 +45,7 @@ func (o *outbox) take(c *Conn, a, b []byte) bool {
 // sendAll sends all letters. Owners are told of what went wrong, and what they write then is sent too.
 func (l *Loop) sendAll() {
 	o := &l.outbox
-	for i := 0; i < len(o.letters); i++ {
+	for i := 0; i < len(o.letters); i++ { //nolint:intrange // Some are added meanwhile.
 		c := o.letters[i].conn
 		if c == nil {
 			continue

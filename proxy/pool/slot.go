@@ -105,8 +105,9 @@ func (s *Slot) Granted() {
 		return
 	}
 	w.grant(s)
+	grantee := w.grantee // The waiter may be another's as soon as the lock is free.
 	t.unlock()
-	w.grantee.Granted()
+	grantee.Granted()
 }
 
 // adopt sends a connection that nobody waits for to the loop with the fewest.

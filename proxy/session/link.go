@@ -10,25 +10,14 @@ import (
 
 // acquire asks the pool for a server. It returns nil when the session has to wait; takeGrant goes on then.
 func (s *Session) acquire() *Server {
-	c, ok := s.who.Pool.Acquire(&s.waiter)
+	c, ok := s.who.Pool.Acquire(&s.patience().waiter)
 	if !ok {
 		s.await()
 		return nil
 	}
+	s.rest()
 	s.worker.Stats.Wait.Observe(0)
 	return c.(*Server)
-}
-
-// await begins a wait for a server.
-func (s *Session) await() {
-	s.since = loop.Nanos()
-	s.worker.gauges.Waiting.Add(1)
-	s.worker.Loop.Arm(&s.timer, s.worker.config.AcquireTimeout, (*timedOut)(s))
-}
-
-func (s *Session) endWait() {
-	s.worker.gauges.Waiting.Add(-1)
-	s.worker.Loop.Disarm(&s.timer)
 }
 
 // giveUp ends a wait that has lasted too long.
@@ -40,10 +29,7 @@ func (s *Session) giveUp() {
 
 // withdraw ends a wait without a server, and tells the client why.
 func (s *Session) withdraw(why wire.Error) {
-	s.endWait()
-	if c := s.who.Pool.Cancel(&s.waiter); c != nil {
-		c.(*Server).returned(s.worker)
-	}
+	s.cancelWait()
 	s.worker.Stats.Wait.Observe(time.Duration(loop.Nanos() - s.since))
 	if s.phase == opening {
 		s.fatal(why)
@@ -54,7 +40,10 @@ func (s *Session) withdraw(why wire.Error) {
 
 // takeGrant goes on with what the session has waited for.
 func (s *Session) takeGrant() {
-	c, err := s.waiter.Take()
+	if !s.waiting() {
+		return // It has given up meanwhile.
+	}
+	c, err := s.wait.waiter.Take()
 	if c == nil && err == nil {
 		return
 	}
@@ -194,7 +183,7 @@ func (s *Session) cancelQuery(done func()) {
 	l := s.link
 	switch {
 	case s.phase != active:
-	case s.waiter.Waiting():
+	case s.waiting():
 		s.withdraw(errCancelled())
 	case l == nil || l.Replies.Empty():
 	case l.Replies.Head().Purpose == 0:

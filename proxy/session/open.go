@@ -65,7 +65,7 @@ func (s *Session) attach(t loop.Transport) bool {
 func (s *Session) open() {
 	if !s.virtual() {
 		s.await()
-		s.who.Pool.AcquirePrivate(&s.waiter, s.who.Login)
+		s.who.Pool.AcquirePrivate(&s.wait.waiter, s.who.Login)
 		return
 	}
 	s.startup = s.worker.shared.Settings.Intern(s.who.Settings)
@@ -144,7 +144,7 @@ func (s *Session) welcome(parameters []byte, pid uint32) {
 	}
 	s.key = key
 	s.phase = active
-	s.who.Login, s.who.Settings = nil, nil // idle clients are to cost little
+	s.who = w.alike(s.who.Profile) // without what the login needed: idle clients are to cost little
 	b := wire.AppendKey(slices.Concat(w.local[:0], parameters), key.PID(), key.Secret())
 	b = wire.AppendReadyForQuery(b, wire.Idle)
 	w.local = keepBuffer(b)

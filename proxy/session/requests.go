@@ -11,7 +11,7 @@ import (
 
 // resume goes on with what was kept while the session waited, and then with what the client has sent meanwhile.
 func (s *Session) resume() {
-	if s.phase != active || s.waiter.Waiting() || s.is(stalled) {
+	if s.phase != active || s.waiting() || s.is(stalled) {
 		return
 	}
 	if b := s.conn.TakeKept(); b != nil && !s.requests(b) {
@@ -53,7 +53,7 @@ func (s *Session) pump() {
 // readable tells whether the client may be read now, and joins the pool's queue if that is what is missing.
 func (s *Session) readable() bool {
 	switch {
-	case s.phase != active || s.waiter.Waiting() || s.is(stalled):
+	case s.phase != active || s.waiting() || s.is(stalled):
 		return false
 	case s.link != nil:
 		return !s.link.Blocked() && !s.link.beingCancelled()
@@ -76,7 +76,7 @@ func (s *Session) readable() bool {
 // behind a copy that has failed.
 func (s *Session) idleLink() {
 	switch {
-	case s.link == nil || s.phase != active || s.waiter.Waiting() || !s.virtual():
+	case s.link == nil || s.phase != active || s.waiting() || !s.virtual():
 	case s.is(touched):
 		s.settle()
 	default:
@@ -147,7 +147,7 @@ func (s *Session) requests(buf []byte) bool {
 		s.protocolFault(fault)
 		return false
 	}
-	return step != later && !s.waiter.Waiting()
+	return step != later && !s.waiting()
 }
 
 // send writes to the linked server.

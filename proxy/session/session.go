@@ -5,8 +5,6 @@ import (
 
 	"pgsidecar/proxy/cancel"
 	"pgsidecar/proxy/loop"
-	"pgsidecar/proxy/pool"
-	"pgsidecar/proxy/server"
 	"pgsidecar/proxy/state"
 	"pgsidecar/proxy/statement"
 	"pgsidecar/proxy/wire"
@@ -23,26 +21,6 @@ const (
 	WholeSession
 	Replication
 )
-
-// Client is who has logged in, and how its session is to be served.
-type Client struct {
-	User, Database string // as the client knows them
-	Protocol       uint32 // negotiated version: 3<<16, or 3<<16|2
-	Mode           Mode
-	Pool           *pool.Pool
-	Unsupported    Unsupported // what becomes of statements that pin (modes Transaction and Statement)
-
-	// Settings are the startup parameters that become settings (modes Transaction and Statement). They are there until the
-	// client has been welcomed.
-	Settings []state.Setting
-
-	// Login is how to log in to a server of the session's own: in modes WholeSession and Replication, and in the others
-	// where Settings can only be made when a connection begins. It is there until the client has been welcomed.
-	Login *server.Login
-}
-
-// private tells whether the session has a server of its own.
-func (c *Client) private() bool { return c.Mode == WholeSession || c.Mode == Replication }
 
 type phase uint8
 
@@ -61,8 +39,7 @@ type Session struct {
 	worker *Worker
 	who    *Client
 	link   *Server // the server that it is linked to, or nil
-	waiter pool.Waiter
-	timer  loop.Timer // the limit of a wait for a server, or of one for the client to read
+	wait   *wait   // what it waits with, or nil
 	links  links[Session]
 	key    cancel.Key
 
@@ -118,9 +95,7 @@ func (s *Session) set(f flags, on bool) {
 }
 
 func newSession(w *Worker, who *Client) *Session {
-	s := &Session{worker: w, who: who, scan: wire.MakeScanner(w.shared.clients, longestClientWhole)}
-	s.waiter.Init((*granted)(s), w.Loop.Index())
-	return s
+	return &Session{worker: w, who: who, scan: wire.MakeScanner(w.shared.clients, longestClientWhole)}
 }
 
 func (s *Session) ringLinks() *links[Session] { return &s.links }
@@ -164,7 +139,7 @@ func (c *cancellation) Run() {
 
 // quiet tells whether the client has asked for nothing, as far as has been read.
 func (s *Session) quiet() bool {
-	return s.phase == active && !s.waiter.Waiting() && (s.link == nil || s.link.Replies.Empty())
+	return s.phase == active && !s.waiting() && (s.link == nil || s.link.Replies.Empty())
 }
 
 // CancelRequested implements cancel.Target.
@@ -181,7 +156,7 @@ func (s *Session) Readable(hangup bool) {
 	}
 	switch s.phase {
 	case active:
-		if hangup && s.waiter.Waiting() && !s.saidGoodbye() {
+		if hangup && s.waiting() && !s.saidGoodbye() {
 			s.leave(impolite) // nobody is there for the answer; what it has asked for has not begun
 			return
 		}
@@ -219,7 +194,7 @@ func (s *Session) saidGoodbye() bool {
 
 // Drained is called by the loop.
 func (s *Session) Drained() {
-	s.worker.Loop.Disarm(&s.timer)
+	s.rest()
 	switch {
 	case s.phase == closing:
 		s.end()
@@ -248,18 +223,11 @@ func (s *Session) tell(b []byte) {
 	}
 }
 
-// Stuck is called by the loop.
-func (s *Session) Stuck() {
-	if !s.timer.Armed() {
-		s.worker.Loop.Arm(&s.timer, s.worker.config.WriteTimeout, (*timedOut)(s))
-	}
-}
-
 // timeOut ends a wait that has lasted too long.
 func (s *Session) timeOut() {
 	switch {
 	case s.phase == ended:
-	case s.waiter.Waiting():
+	case s.waiting():
 		s.giveUp()
 	case s.conn.Blocked():
 		s.worker.log().Warn("client reads nothing: closed", s.attrs()...)
@@ -312,11 +280,8 @@ func (s *Session) leave(m manner) {
 
 // abandon parts the session from the pool and from its server.
 func (s *Session) abandon(m manner) {
-	if s.waiter.Waiting() {
-		s.endWait()
-		if c := s.who.Pool.Cancel(&s.waiter); c != nil {
-			c.(*Server).returned(s.worker)
-		}
+	if s.waiting() {
+		s.cancelWait()
 	}
 	if s.link != nil {
 		s.part(m)
@@ -326,7 +291,7 @@ func (s *Session) abandon(m manner) {
 // end closes the client's connection and forgets the session.
 func (s *Session) end() {
 	w := s.worker
-	w.Loop.Disarm(&s.timer)
+	s.rest()
 	s.unlistenEverything()
 	s.unpin() // if it has not got a server yet
 	s.phase = ended

@@ -84,7 +84,7 @@ func exceeds(limit, spent time.Duration) bool { return limit > 0 && spent > limi
 
 // enforceIdle closes a client without a server that has not asked for anything for too long.
 func (s *Session) enforceIdle(now, limit int64) {
-	if s.phase == active && s.link == nil && !s.waiter.Waiting() && now-s.since > limit {
+	if s.phase == active && s.link == nil && !s.waiting() && now-s.since > limit {
 		s.fatal(errIdle())
 	}
 }

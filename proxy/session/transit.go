@@ -82,7 +82,7 @@ func (s *Session) depart() bool {
 	if w.departures == nil || !s.movable() {
 		return false
 	}
-	if s.waiter.Waiting() {
+	if s.waiting() {
 		s.abandon(polite)
 	}
 	if s.link != nil {
@@ -106,7 +106,7 @@ const prepareWithin = 5 * time.Second
 // start takes the session off its loop.
 func (d *Departure) start() {
 	s := d.session
-	s.worker.Loop.Disarm(&s.timer)
+	s.rest()
 	d.transport = s.conn.Detach()
 	d.Descriptor, d.Image.Kept, d.Image.Unsent, _ = d.transport.Passing()
 	d.mover.Move(d)
@@ -225,7 +225,7 @@ func (t *stayed) Run() {
 func (s *Session) proceed() {
 	w := s.worker
 	if s.conn.Blocked() {
-		w.Loop.Arm(&s.timer, w.config.WriteTimeout, (*timedOut)(s))
+		s.Stuck()
 	}
 	s.tellNotes()
 	if w.draining {
@@ -302,6 +302,7 @@ func (a *Arrival) Run() {
 	w.gauges.Clients.Add(1)
 	w.Stats.TakenOver.Inc()
 	s.adoptImage(a.image)
+	s.who = w.alike(s.who.Profile)
 	if !s.attach(a.transport) {
 		return
 	}

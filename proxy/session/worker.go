@@ -116,6 +116,9 @@ type Worker struct {
 	sessions ring[Session, *Session] // all sessions of this loop
 	servers  ring[Server, *Server]   // the servers of this loop that are linked or closing, for the sweep
 
+	waits    []*wait             // free ones
+	welcomed map[Profile]*Client // see alike
+
 	sweeper    sweeper
 	released   int // servers, for the sentinel
 	draining   bool
@@ -139,6 +142,8 @@ func NewWorker(l *loop.Loop, shared *Shared, config Config) *Worker {
 		shared: shared,
 		config: config.withDefaults(),
 		table:  statement.NewTable(&shared.numbers, 0),
+
+		welcomed: make(map[Profile]*Client),
 	}
 	w.sweeper.worker = w
 	return w
