@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/compose-spec/compose-go/v2/schema"
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
 
@@ -17,6 +19,15 @@ import (
 
 // toClose is what the end takes after drain.timeout.
 const toClose = 3 * time.Second
+
+// TestCompose_isAsTheSpecificationSays holds the file against the schema by which compose itself reads it.
+func TestCompose_isAsTheSpecificationSays(t *testing.T) {
+	var project map[string]any
+	require.NoError(t, yaml.UnmarshalStrict(read(t, "compose/compose.yaml"), &project))
+	require.NoError(t, schema.Validate(project))
+	project["services"].(map[string]any)["app"].(map[string]any)["image"] = 1
+	require.Error(t, schema.Validate(project))
+}
 
 func TestCompose_filesAreThereAndTheEndHasTime(t *testing.T) {
 	var compose struct {
@@ -49,6 +60,28 @@ func TestCompose_filesAreThereAndTheEndHasTime(t *testing.T) {
 	grace, err := time.ParseDuration(proxy.StopGracePeriod)
 	require.NoError(t, err)
 	require.Greater(t, grace, loaded.Drain.Timeout+toClose)
+}
+
+// TestSystemd_unitsAreUnderstood has systemd read the units, in a root that has nothing else but what they refer to.
+func TestSystemd_unitsAreUnderstood(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("systemd-analyze was not found")
+	}
+	root := t.TempDir()
+	program := filepath.Join(root, "usr", "bin", "pgsidecar")
+	require.NoError(t, os.MkdirAll(filepath.Dir(program), 0o755))
+	require.NoError(t, os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755))
+	units := filepath.Join(root, "etc", "systemd", "system")
+	require.NoError(t, os.MkdirAll(units, 0o755))
+	for _, name := range []string{"basic", "multi-user", "network", "network-online", "shutdown", "sockets", "sysinit"} {
+		require.NoError(t, os.WriteFile(filepath.Join(units, name+".target"), []byte("[Unit]\nDescription="+name+"\n"), 0o644))
+	}
+	for _, name := range []string{"pgsidecar.service", "pgsidecar.socket"} {
+		require.NoError(t, os.WriteFile(filepath.Join(units, name), read(t, filepath.Join("systemd", name)), 0o644))
+	}
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", "--root="+root, "pgsidecar.service", "pgsidecar.socket").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Empty(t, string(out), "what it does not understand it ignores, and says so")
 }
 
 func TestSystemd_theEndHasTime(t *testing.T) {

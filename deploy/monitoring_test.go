@@ -8,8 +8,10 @@ import (
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
 
 	"pgsidecar/internal/metrics"
 )
@@ -76,6 +78,17 @@ func TestAlerts_askForWhatThereIs(t *testing.T) {
 		}
 	}
 	require.Len(t, names, 13)
+}
+
+// TestAlerts_areWhatPrometheusLoads reads the groups as promtool does: its checks go beyond those of the operator's types.
+func TestAlerts_areWhatPrometheusLoads(t *testing.T) {
+	var rule struct{ Spec map[string]any }
+	require.NoError(t, yaml.Unmarshal(read(t, "monitoring/prometheusrule.yaml"), &rule))
+	groups, err := yaml.Marshal(rule.Spec)
+	require.NoError(t, err)
+	parsed, faults := rulefmt.Parse(groups, false)
+	require.Empty(t, faults)
+	require.Len(t, parsed.Groups, 1)
 }
 
 func TestPodMonitor_namesThePortByNumber(t *testing.T) {

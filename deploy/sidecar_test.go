@@ -11,6 +11,7 @@ import (
 	apps "k8s.io/api/apps/v1"
 	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
 	"pgsidecar/internal/config"
 )
@@ -182,36 +183,29 @@ func TestKustomize_addsTheSidecarOnlyWhereItIsAskedFor(t *testing.T) {
 	require.Equal(t, 1, without)
 }
 
-func TestHelm_valuesThatAreWrong_areRefused(t *testing.T) {
-	for _, values := range []string{
-		"pgsidecar: {lifecycle: sidecar}",
-		"pgsidecar: {terminationGracePeriodSeconds: 30s}",
-		"pgsidecar: {image: {digest: latest}}",
-		"pgsidecar: {imag: {}}",
-	} {
-		_, err := helm(t, values)
-		require.ErrorContains(t, err, "check values", values)
-	}
-}
-
-func TestHelm_digest_comesBeforeTheTag(t *testing.T) {
-	digest := "sha256:" + strings.Repeat("0a", 32)
-	manifest, err := helm(t, "pgsidecar: {image: {digest: '"+digest+"'}}")
-	require.NoError(t, err)
-	require.Contains(t, string(manifest), "image: pgsidecar@"+digest+"\n")
-}
-
-func TestHelm_configurationChanges_podsAreRestarted(t *testing.T) {
-	annotation := func(values string) string {
-		manifest, err := helm(t, values)
-		require.NoError(t, err)
-		for _, object := range decode(t, manifest) {
-			if d, ok := object.(*apps.Deployment); ok {
-				return d.Spec.Template.Annotations["pgsidecar/config"]
-			}
+// TestREADME_sidecar_isOne reads the example in the README as Kubernetes would, and its environment as the proxy would.
+func TestREADME_sidecar_isOne(t *testing.T) {
+	_, text, found := strings.Cut(string(read(t, "../README.md")), "```yaml\n")
+	require.True(t, found)
+	text, _, _ = strings.Cut(text, "```\n")
+	var pod core.PodSpec
+	require.NoError(t, yaml.UnmarshalStrict([]byte(text), &pod))
+	c, native := sidecar(&pod)
+	require.True(t, native)
+	require.Equal(t, core.ContainerRestartPolicyAlways, *c.RestartPolicy)
+	require.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
+	var environ []string
+	for _, v := range c.Env {
+		if v.ValueFrom != nil {
+			v.Value = "postgres://app:secret@db:5432/app"
 		}
-		return ""
+		environ = append(environ, v.Name+"="+v.Value)
 	}
-	require.NotEmpty(t, annotation(""))
-	require.NotEqual(t, annotation(""), annotation("pgsidecar: {config: {pool: {max_connections: 11}}}"))
+	loaded, _, err := config.Load("", environ)
+	require.NoError(t, err)
+	require.Equal(t, 10, loaded.Pool.MaxConnections)
+	require.Equal(t, "127.0.0.1:6432", loaded.Listen[0].Address, "where the application is told to connect")
+	for _, probe := range []*core.Probe{c.StartupProbe, c.LivenessProbe} {
+		require.Equal(t, loaded.HTTP.Listen, []string{"0.0.0.0:" + probe.HTTPGet.Port.String()})
+	}
 }

@@ -49,16 +49,25 @@ func newPod(t *testing.T, cluster *pgtest.Cluster, name string, grace time.Durat
 // newPodIn is newPod with a directory for the sockets.
 func newPodIn(t *testing.T, cluster *pgtest.Cluster, dir, name string, grace time.Duration, environ ...string) *pod {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	p := &pod{t: t, name: name, user: pgcluster.Superuser, dir: dir, grace: grace, cmd: cmd}
-	cmd.Env = append([]string{
+	p := describe(t, cluster, dir, name, grace, environ...)
+	p.start(p.ready)
+	return p
+}
+
+// describe makes a sidecar that is not started.
+func describe(t *testing.T, cluster *pgtest.Cluster, dir, name string, grace time.Duration, environ ...string) *pod {
+	t.Helper()
+	p := &pod{t: t, name: name, user: pgcluster.Superuser, dir: dir, grace: grace, cmd: exec.Command(os.Args[0])}
+	p.cmd.Env = append([]string{
 		"GORACE=atexit_sleep_ms=10", // A whole second otherwise, at each end.
 		asProgram + "=1", "DATABASE_URL=" + cluster.URL("postgres", pgcluster.Superuser) + "&application_name=" + name,
 		"PGSIDECAR_LISTEN=" + dir, "PGSIDECAR_HTTP_LISTEN=" + p.http(), "PGSIDECAR_POOL_MAX_CONNECTIONS=4",
 	}, environ...)
-	p.start(func() bool { return p.probe("/readyz") == http.StatusOK })
 	return p
 }
+
+// ready tells whether its startup probe has passed.
+func (p *pod) ready() bool { return p.probe("/readyz") == http.StatusOK }
 
 // start starts the process and returns when it is ready. The test ends it.
 func (p *pod) start(ready func() bool) {

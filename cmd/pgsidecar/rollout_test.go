@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/stretchr/testify/require"
 
 	"pgsidecar/internal/pgtest"
@@ -108,7 +109,7 @@ func TestRollout_clientsThatStay_getWhatIsPromised(t *testing.T) {
 	cluster.Exec(t, "create table target (n int)")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	p := newPod(t, cluster, "stay", 30*time.Second, "PGSIDECAR_DRAIN_TIMEOUT=2s", "PGSIDECAR_DRAIN_POD_GRACE=30s", "PGSIDECAR_POOL_MAX_CONNECTIONS=10")
+	p := newPod(t, cluster, "stay", 30*time.Second, "PGSIDECAR_DRAIN_TIMEOUT=2s", "PGSIDECAR_DRAIN_POD_GRACE=30s", "PGSIDECAR_POOL_MAX_CONNECTIONS=8")
 
 	idle, err := p.connect(ctx)
 	require.NoError(t, err)
@@ -133,14 +134,24 @@ func TestRollout_clientsThatStay_getWhatIsPromised(t *testing.T) {
 	_, err = working.Exec(ctx, "begin; insert into mine values (1); insert into target select n + 2 from mine")
 	require.NoError(t, err)
 	copying := p.asking(ctx, t, "copy (select pg_sleep(0.01) from generate_series(1, 6000)) to stdout")
+	loading, _ := p.raw() // Sends a part of its data and no more.
+	loading.Send(&pgproto3.Query{String: "copy target from stdin"}, &pgproto3.CopyData{Data: []byte("9\n")})
+	require.Equal(t, byte('G'), loading.Receive().Type)
 	require.Eventually(t, func() bool {
-		return pgtest.Value[int](t, cluster, "select count(*)::int from pg_stat_activity where application_name = 'stay' and state <> 'idle'") == 6
+		return pgtest.Value[int](t, cluster, "select count(*)::int from pg_stat_activity where application_name = 'stay' and state <> 'idle'") == 7
+	}, time.Minute, 5*time.Millisecond)
+	waiting, _ := p.raw() // All servers are in use.
+	waiting.Send(&pgproto3.Query{String: "insert into target values (10)"})
+	require.Eventually(t, func() bool {
+		status, err := newClient(p.http()).Status(ctx)
+		return err == nil && status.Clients.Waiting == 1
 	}, time.Minute, 5*time.Millisecond)
 
 	terminated := time.Now()
 	p.signal()
 	// Who is idle is told at once; what comes new is refused.
 	require.Equal(t, "57P01", sqlState(waitClosed(ctx, idle.PgConn())))
+	waiting.Expect("E 57P01") // Its statement has not begun.
 	require.Equal(t, "57P01", sqlState(waitClosed(ctx, pinned.PgConn())), "its temporary table goes with it, now or later")
 	_, err = p.connect(ctx)
 	require.Equal(t, "57P03", sqlState(err))
@@ -157,9 +168,10 @@ func TestRollout_clientsThatStay_getWhatIsPromised(t *testing.T) {
 	for what, err := range map[string]error{"a transaction held open": waitClosed(ctx, holding.PgConn()), "slow query": <-slow, "copy": <-copying} {
 		require.Equal(t, "57P01", sqlState(err), what)
 	}
+	loading.Expect("E 57P01")
 	p.await(cluster, terminated)
 	require.Less(t, time.Since(terminated), 10*time.Second, "two seconds to drain, and the time to close")
-	require.Regexp(t, `level=WARN msg=ended idle=2 finished=3 cut=3 .*late=true`, p.stderr.String())
+	require.Regexp(t, `level=WARN msg=ended idle=3 finished=3 cut=4 .*late=true`, p.stderr.String())
 	require.Equal(t, [][]string{{"1"}, {"3"}}, cluster.Query(t, "select n from target order by n"))
 	require.Empty(t, cluster.Query(t, "select 1 from pg_locks where relation = 'target'::regclass or locktype = 'advisory'"), "locks are gone")
 }

@@ -60,7 +60,7 @@ func (s *succession) join(ctx context.Context, c config.Config) error {
 		return err
 	}
 	s.predecessor, s.mu.taking = predecessor, true
-	s.process.parts.moving.Reserve(predecessor.Connections)
+	s.process.parts.moving.Succeed(predecessor.Link, predecessor.Connections)
 	s.process.log.InfoContext(ctx, "taking over", slog.String("from_version", predecessor.Version), slog.Int("clients", predecessor.Clients))
 	return nil
 }
@@ -102,25 +102,14 @@ func (s *succession) begin(ctx context.Context, wg *sync.WaitGroup) {
 	s.passed.settle(ctx, s.process.log)
 	if s.predecessor != nil {
 		s.process.tell(ctx, "MAINPID="+strconv.Itoa(os.Getpid())) // Before the other one, which systemd watches, can end.
-		link, err := s.predecessor.Serving()
-		if err != nil { // It has died since: whoever connects is served here all the same.
+		if err := s.predecessor.Serving(); err != nil {           // It has died since: whoever connects is served here all the same.
 			s.process.log.ErrorContext(ctx, "the predecessor is gone", slog.Any("error", err))
-			s.taken()
-		} else {
-			wg.Go(func() { s.takeOver(ctx, link) })
 		}
+		wg.Go(func() { s.takeOver(ctx) })
 	}
 	if s.listener != nil {
 		wg.Go(func() { s.offer(ctx) })
 	}
-}
-
-// taken notes that there is no predecessor any more.
-func (s *succession) taken() {
-	s.process.parts.moving.Reserve(0)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mu.taking = false
 }
 
 // run runs a link, and beside it what lasts as long. It ends with ctx at the latest.
@@ -139,9 +128,12 @@ func (s *succession) run(ctx context.Context, link *handover.Link, beside ...fun
 }
 
 // takeOver is the goroutine of the predecessor's end. It ends with that process.
-func (s *succession) takeOver(ctx context.Context, link *handover.Link) {
-	err := s.run(ctx, link, func(ctx context.Context) { s.process.parts.moving.TakeOver(ctx, link) })
-	s.taken()
+func (s *succession) takeOver(ctx context.Context) {
+	err := s.run(ctx, s.predecessor.Link)
+	s.process.parts.moving.Alone()
+	s.mu.Lock()
+	s.mu.taking = false
+	s.mu.Unlock()
 	totals := s.process.parts.observed.Snapshot().Totals
 	s.process.log.InfoContext(ctx, "taken over", slog.Uint64("clients", totals.TakenOver), slog.Any("error", err))
 }
@@ -157,6 +149,9 @@ func (s *succession) state() (handover.State, error) {
 		return handover.State{}, err
 	}
 	snapshot := s.process.parts.observed.Snapshot()
+	if snapshot.Held != "" { // The successor would not know, and let them go.
+		return handover.State{}, fmt.Errorf("transactions are held (%s); try again when they go on", snapshot.Held)
+	}
 	return handover.State{Clients: snapshot.Clients.All(), Connections: snapshot.Limit}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"syscall"
@@ -27,31 +28,48 @@ type Predecessor struct {
 	State
 
 	Version string
-	conn    *net.UnixConn
+	// Link is to be run after Serving. What is asked before then is answered then.
+	Link *Link
 }
 
 // Join connects to the process behind the socket, checks that the two fit together, and takes over its sockets. After an
-// error, nothing has changed for either.
+// error, nothing has changed for either. ErrNobody: there is none, or it has died before it passed its sockets on.
 func (j *Joiner) Join(ctx context.Context, path string) (*Predecessor, error) {
-	switch err := checkFile(path); {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, ErrNobody
-	case err != nil:
-		return nil, fmt.Errorf("take over by %s: %w", path, err)
+	conn, err := dial(ctx, path)
+	if err != nil {
+		return nil, err
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	p, err := j.join(conn)
+	if err == nil {
+		return p, nil
+	}
+	_ = conn.Close()
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		again, gone := dial(ctx, path)
+		if errors.Is(gone, ErrNobody) {
+			return nil, ErrNobody
+		}
+		if gone == nil {
+			_ = again.Close()
+		}
+	}
+	return nil, fmt.Errorf("take over by %s: %w", path, err)
+}
+
+// dial connects to the process behind the socket, if there is one and the socket is this user's.
+func dial(ctx context.Context, path string) (*net.UnixConn, error) {
+	err := checkFile(path)
+	var conn net.Conn
+	if err == nil {
+		conn, err = (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return nil, ErrNobody
 	case err != nil:
-		return nil, fmt.Errorf("take over: %w", err)
-	}
-	p, err := j.join(conn.(*net.UnixConn))
-	if err != nil {
-		_ = conn.Close()
 		return nil, fmt.Errorf("take over by %s: %w", path, err)
 	}
-	return p, nil
+	return conn.(*net.UnixConn), nil
 }
 
 func (j *Joiner) join(conn *net.UnixConn) (*Predecessor, error) {
@@ -74,7 +92,7 @@ func (j *Joiner) join(conn *net.UnixConn) (*Predecessor, error) {
 		j.Sockets.CloseUnclaimed()
 		return nil, err
 	}
-	return &Predecessor{State: State{Clients: w.Clients, Connections: w.Connections}, Version: w.Version, conn: conn}, nil
+	return &Predecessor{State: State{Clients: w.Clients, Connections: w.Connections}, Version: w.Version, Link: newLink(conn)}, nil
 }
 
 func (j *Joiner) check(w *welcome, descriptors int) error {
@@ -98,14 +116,15 @@ func (j *Joiner) check(w *welcome, descriptors int) error {
 	return nil
 }
 
-// Serving tells that this process accepts clients, on the sockets of the other, which stops doing so. The Link is to be run.
-func (p *Predecessor) Serving() (*Link, error) {
-	if err := say(p.conn, kindServing, struct{}{}); err != nil {
-		_ = p.conn.Close()
-		return nil, fmt.Errorf("take over: %w", err)
+// Serving tells that this process accepts clients, on the sockets of the other, which stops doing so. The Link is to be run,
+// after an error too, which means that the other has died since: the Link then ends at once.
+func (p *Predecessor) Serving() error {
+	if err := say(p.Link.conn, kindServing, struct{}{}); err != nil {
+		p.Close()
+		return fmt.Errorf("take over: %w", err)
 	}
-	return newLink(p.conn), nil
+	return nil
 }
 
 // Close leaves the predecessor alone. It is for a successor that fails before Serving.
-func (p *Predecessor) Close() { _ = p.conn.Close() }
+func (p *Predecessor) Close() { _ = p.Link.conn.Close() }

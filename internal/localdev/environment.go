@@ -82,7 +82,7 @@ func (e *environment) run(ctx context.Context) error {
 	}
 }
 
-// startServers starts a primary and a standby, and returns the URL of the primary for the user's role.
+// startServers starts a primary and a standby, and returns the URL of both for the user's role.
 func (e *environment) startServers(ctx context.Context) (string, error) {
 	inst, err := findPostgreSQL()
 	if err != nil {
@@ -117,7 +117,7 @@ func (e *environment) startServers(ctx context.Context) (string, error) {
 	if err := standby.Start(ctx); err != nil {
 		return "", err
 	}
-	return primary.URL(database, role), nil
+	return strings.Replace(primary.URL(database, role), primary.Addr(), primary.Addr()+","+standby.Addr(), 1), nil
 }
 
 // findPostgreSQL prefers what is installed on the machine to what was fetched into .local.

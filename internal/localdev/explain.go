@@ -9,9 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgsidecar/internal/pgcluster"
 )
@@ -64,34 +68,66 @@ func isReady(ctx context.Context, addr string) bool {
 
 // explain tells the user what is running and what can be done with it.
 func (e *environment) explain(upstream string) {
-	u, err := url.Parse(upstream)
+	u, err := pgconn.ParseConfig(upstream)
 	if err != nil {
-		u = &url.URL{} // A keyword string; pgsidecar understood it.
+		u = new(pgconn.Config) // pgsidecar has understood it.
 	}
-	connect := url.URL{Scheme: "postgres", User: url.User(u.User.Username()), Host: e.listenAddr(), Path: u.Path}
+	connect := url.URL{Scheme: "postgres", User: url.User(u.User), Host: e.listenAddr(), Path: "/" + u.Database}
 	e.say("\npgsidecar is running in front of %s\n", e.servedBy(u))
 	e.say("  connect   %s", psql(connect.String()))
 	if len(e.servers) > 0 {
-		e.say("  directly  %s", psql(upstream))
+		e.say("  directly  %s", psql(e.servers[0].URL(database, role)))
 	}
 	e.say("  status    http://%s/", e.httpAddr())
 	e.say("  metrics   http://%s/metrics", e.httpAddr())
 	for _, server := range e.servers {
 		e.say("  log       %s", server.LogFile())
 	}
+	if len(e.servers) == 2 {
+		e.explainFailover(e.servers[0], e.servers[1])
+	}
 	e.say("  stop      Ctrl-C\n")
 }
 
+// explainFailover tells how the primary is lost and the standby takes its place. The commands are what pg_ctl does, which not
+// every installation has and which refuses to work for root.
+func (e *environment) explainFailover(primary, standby *pgcluster.Cluster) {
+	e.say("  failover  kill -QUIT %s", postmaster(primary))
+	e.say("            touch %s && kill -USR1 %s", filepath.Join(standby.DataDir(), "promote"), postmaster(standby))
+	e.say("            The first ends the primary: transactions wait. The second promotes the standby: they go on there.")
+	e.say("            Watch it with: %s status --http %s", e.proxy, e.httpAddr())
+}
+
+// postmaster is the command that prints the process id of a server.
+func postmaster(c *pgcluster.Cluster) string {
+	return "$(head -1 " + filepath.Join(c.DataDir(), "postmaster.pid") + ")"
+}
+
 // servedBy names the servers.
-func (e *environment) servedBy(upstream *url.URL) string {
+func (e *environment) servedBy(upstream *pgconn.Config) string {
 	if len(e.servers) == 0 {
-		return cmp.Or(upstream.Host, "DATABASE_URL")
+		return cmp.Or(strings.Join(addresses(upstream), ", "), "DATABASE_URL")
 	}
 	names := make([]string, 0, len(e.servers))
 	for i, server := range e.servers {
 		names = append(names, []string{"primary", "standby"}[min(i, 1)]+" "+server.Addr())
 	}
 	return "PostgreSQL " + e.servers[0].Installation().Version + ": " + strings.Join(names, ", ")
+}
+
+// addresses lists the hosts of a URL, each once: some stand there twice, with TLS and without.
+func addresses(c *pgconn.Config) []string {
+	var list []string
+	add := func(host string, port uint16) {
+		if _, a := pgconn.NetworkAddress(host, port); host != "" && !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	add(c.Host, c.Port)
+	for _, f := range c.Fallbacks {
+		add(f.Host, f.Port)
+	}
+	return list
 }
 
 // psql is the command to type if psql is there, and the bare URL otherwise.

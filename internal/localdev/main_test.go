@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
@@ -103,6 +105,30 @@ func TestRun_leavesNothingBehind(t *testing.T) {
 		_, err := net.Dial("tcp", server[1])
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 	}
+}
+
+// TestRun_failover_asItIsPrinted types what the user is told to.
+func TestRun_failover_asItIsPrinted(t *testing.T) {
+	pgtest.Versions(t)
+	ctx, stop := context.WithCancel(t.Context())
+	out := &screen{want: "stop      Ctrl-C"}
+	out.then = func() {
+		defer stop()
+		text := out.text.String()
+		commands := regexp.MustCompile(`(?m)^  failover  (kill .*)\n +(touch .*)$`).FindStringSubmatch(text)
+		require.Len(t, commands, 3, text)
+		standby := regexp.MustCompile(`standby (127\.0\.0\.1:\d+)`).FindStringSubmatch(text)[1]
+		for _, command := range commands[1:] {
+			said, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput()
+			require.NoError(t, err, "%s", said)
+		}
+		require.Eventually(t, func() bool {
+			conn, err := pgconn.Connect(ctx, "postgres://app:"+pgtest.Password("app")+"@"+standby+"/app?target_session_attrs=primary")
+			return err == nil && conn.Close(ctx) == nil
+		}, time.Minute, 50*time.Millisecond)
+	}
+	require.NoError(t, run(ctx, newConfig(t, out)))
+	require.Contains(t, out.text.String(), "proxy ended in order")
 }
 
 func TestRun_frontsDatabaseURL(t *testing.T) {

@@ -58,9 +58,13 @@ func Proxies(ctx context.Context, cfg Config, report *Report) Baseline {
 	report.same(CheckConfig, answered, cfg.Want.ConfigHash, func(s *admin.Status) string { return s.Config },
 		"reload or restart those that differ; `pgsidecar check` prints a configuration with its hash")
 	report.leaks(answered)
+	if report.wants(CheckServers) {
+		report.servers(ctx, answered, cfg.Wait)
+	}
 
 	base := Baseline{Format: baselineFormat, Saved: began.UTC().Truncate(time.Second)}
 	identities, conn := report.transactions(ctx, cfg, answered)
+	identities = append(identities, watched(answered, identities)...)
 	if who, ok := direct(ctx, cfg); ok {
 		identities = append(identities, who)
 	}

@@ -30,6 +30,7 @@ const (
 	CheckProxy       Check = "proxy"       // Each proxy answers and welcomes clients.
 	CheckVersion     Check = "version"     // All proxies are of one version, or of the one that is wanted.
 	CheckConfig      Check = "config"      // Likewise for their configuration.
+	CheckServers     Check = "servers"     // Each proxy has a primary, and all of its servers answer.
 	CheckTransaction Check = "transaction" // A client of each proxy can log in, write and commit.
 	CheckSystem      Check = "system"      // It is the right cluster: the system identifier.
 	CheckTimeline    Check = "timeline"    // And no other server has been promoted meanwhile.
@@ -47,7 +48,7 @@ const (
 // Checks returns all checks.
 func Checks() []Check {
 	return []Check{
-		CheckProxy, CheckVersion, CheckConfig, CheckTransaction, CheckSystem, CheckTimeline, CheckReplication, CheckPrepared,
+		CheckProxy, CheckVersion, CheckConfig, CheckServers, CheckTransaction, CheckSystem, CheckTimeline, CheckReplication, CheckPrepared,
 		CheckIdle, CheckLeaks, CheckErrors, CheckP99, CheckBinary, CheckLSN, CheckTables,
 	}
 }

@@ -144,6 +144,63 @@ func TestProxies_whatTheyTell_isCompared(t *testing.T) {
 	require.Equal(t, verify.Passed, report.Outcome(), "what is skipped does not count")
 }
 
+// TestProxies_servers_asTheProxySeesThem is about what a proxy tells of its servers.
+func TestProxies_servers_asTheProxySeesThem(t *testing.T) {
+	cluster := pgtest.Shared(t, 0)
+	for name, test := range map[string]struct {
+		change  func(*admin.Status)
+		outcome verify.Outcome
+		found   string
+	}{
+		"all there":   {func(*admin.Status) {}, verify.Passed, "^primary b, standby a$"},
+		"held":        {func(s *admin.Status) { s.Held = "an operator holds them" }, verify.Failed, "^transactions are held: an operator holds them$"},
+		"no primary":  {func(s *admin.Status) { s.Held, s.Topology.Why = "none", "none" }, verify.Failed, "^transactions are held: none$"},
+		"alarm":       {func(s *admin.Status) { s.Topology.Alarms = []string{"two write"} }, verify.Failed, "^two write$"},
+		"one is away": {func(s *admin.Status) { s.Topology.Targets[0].Health = "timeout" }, verify.Failed, "^a: timeout$"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			see := func(s *admin.Status) {
+				s.Topology = &admin.Topology{Targets: []admin.Target{
+					{Name: "a", Role: "standby", Health: "ok"}, {Name: "b", Role: "primary", Health: "ok", Accepted: true},
+				}}
+			}
+			p := proxyOf(cluster, see, test.change)
+			cfg := config(p)
+			cfg.Wait = 0
+			report := verify.NewReport([]verify.Check{verify.CheckTransaction})
+			verify.Proxies(t.Context(), cfg, report)
+			requireResult(t, report, verify.CheckServers, test.outcome, test.found)
+
+			p.statuses = append(p.statuses, proxyOf(cluster, see).statuses...) // What is so for a moment only is no fault.
+			report, _ = check(t, config(p))
+			requireResult(t, report, verify.CheckServers, verify.Passed, "^primary b, standby a$")
+		})
+	}
+}
+
+// TestProxies_fromOutside_leadWhereTheySay: a pod's clients cannot be played from elsewhere, but the proxy tells where it leads.
+func TestProxies_fromOutside_leadWhereTheySay(t *testing.T) {
+	lead := func(system string, timeline uint32) *fakeProxy {
+		return &fakeProxy{address: "10.0.0.4:6433", statuses: []admin.Status{{
+			Version: "1", Config: "a",
+			Topology: &admin.Topology{SystemID: system, Timeline: timeline, Targets: []admin.Target{{Name: "pg", Role: "primary", Health: "ok", Accepted: true}}},
+		}}}
+	}
+	cfg := config(lead("7", 2))
+	cfg.Want = verify.Want{System: "7", Timeline: 2}
+	report, base := check(t, cfg, verify.CheckTransaction)
+	requireResult(t, report, verify.CheckSystem, verify.Passed, "7$")
+	requireResult(t, report, verify.CheckTimeline, verify.Passed, "2")
+	require.Equal(t, "7", base.System)
+	cfg.Proxies = []verify.Proxy{lead("7", 1)}
+	report, _ = check(t, cfg, verify.CheckTransaction)
+	requireResult(t, report, verify.CheckTimeline, verify.Failed, "timeline 1 instead of 2")
+	require.Contains(t, only(t, report, verify.CheckTimeline).Cure, "primary of before a failover")
+	cfg.Proxies = []verify.Proxy{lead("8", 2)}
+	report, _ = check(t, cfg, verify.CheckTransaction)
+	requireResult(t, report, verify.CheckSystem, verify.Failed, "8 instead of 7")
+}
+
 func TestProxies_serverIsAStandby_transactionFails(t *testing.T) {
 	primary := pgtest.Start(t, pgtest.Config{})
 	standby := primary.Standby(t, nil)
