@@ -6,6 +6,7 @@ STEPS    := 100000
 SEED     :=
 PGO      := off
 SOAK     := 60s
+READS    := 10m
 LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 
 # Servers that children would take for their own (psql, pgx and libpq read them) have no place in the tests.
@@ -13,7 +14,7 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test vet lint fmt vuln fuzz bench regress twins deps clean rollouts upgrades soak release
+.PHONY: help build run test vet lint fmt vuln fuzz reads bench regress twins deps clean rollouts upgrades soak release
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ upgrades: ## Replace the process twenty times under load, clients and all: nothi
 
 soak: ## Let pgbench's hundred clients share ten servers, race detector on: nothing may fail (six minutes; SOAK=60s each)
 	@PGSIDECAR_SOAK=$(SOAK) go test -race -count 1 -timeout 60m -v -run TestSoak ./cmd/pgsidecar
+
+reads: ## Read on standbys that lag for READS (10m), race detector off: nobody may read what is stale
+	@PGSIDECAR_READS=$(READS) go test -count 1 -timeout 12h -v -run TestReads_standbysThatLag ./cmd/pgsidecar
 
 fuzz: ## Run every fuzz target for FUZZTIME (30s) each
 	@scripts/fuzz.sh $(FUZZTIME)

@@ -15,6 +15,8 @@ type Config struct {
 	// Listen are the addresses for clients: host:port, or the path of a unix socket (a directory, as libpq names it in
 	// host=, with port 6432, or the whole path of the socket).
 	Listen []string
+	// Routes are where those go who come to the address at the same place of Listen; those that are not there go to the primary.
+	Routes []session.Route
 	Loops  int // event loops; 0 means 1
 
 	Auth  auth.Config
@@ -47,10 +49,11 @@ type Config struct {
 
 // Database is an alias, or what is special about one database.
 type Database struct {
-	Name       string        // at the server; "": the alias's own
-	User       string        // at the server, for everyone; "": the client's own
-	Mode       *session.Mode // nil: Config.Mode
-	MaxClients int           // 0: Config.MaxClientsPerDatabase
+	Name       string         // at the server; "": the alias's own
+	User       string         // at the server, for everyone; "": the client's own
+	Mode       *session.Mode  // nil: Config.Mode
+	Route      *session.Route // nil: that of the address
+	MaxClients int            // 0: Config.MaxClientsPerDatabase
 
 	// MaxConnections bounds the connections to the database at the server, whatever name clients ask for. Of several
 	// aliases of one database the lowest counts. 0: Pool.MaxPerDatabase.

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgsidecar/proxy/auth"
+	"pgsidecar/proxy/loop"
 	"pgsidecar/proxy/pool"
 	"pgsidecar/proxy/server"
 	"pgsidecar/proxy/session"
@@ -20,6 +21,21 @@ type dialer Proxy
 // Dial implements pool.Dialer. private is the *server.Login of a session that wants a connection of its own, or nil.
 func (d *dialer) Dial(ctx context.Context, in *pool.Pool, private any) (pool.Conn, error) {
 	p := (*Proxy)(d)
+	conn := session.NewServer(in, p.traffic.of(in, len(p.loops)))
+	var place *server.Place
+	if route := p.route.Load(); route != nil {
+		place, conn.Generation = route.place, route.generation
+	}
+	transport, err := p.dial(ctx, in, private, place, conn)
+	if err != nil {
+		return nil, err
+	}
+	conn.Dialled(transport, p.workers)
+	return conn, nil
+}
+
+// dial makes a connection for a pool at a place; nil is where the upstream leads. private is as in Dial.
+func (p *Proxy) dial(ctx context.Context, in *pool.Pool, private any, place *server.Place, conn *session.Server) (loop.Transport, error) {
 	login := server.Login{User: in.User(), Database: in.Database()}
 	if own, ok := private.(*server.Login); ok {
 		login = *own
@@ -28,17 +44,12 @@ func (d *dialer) Dial(ctx context.Context, in *pool.Pool, private any) (pool.Con
 	if login.Password == "" {
 		login.Password = p.password(set, login.User)
 	}
-	conn := session.NewServer(in, p.traffic.of(in, len(p.loops)))
-	if route := p.route.Load(); route != nil {
-		login.Place, conn.Generation = route.place, route.generation
-	}
+	login.Place = place
 	transport, err := set.dialer.Dial(ctx, login, &conn.Conn)
 	if err != nil {
 		p.shared.Suspect()
-		return nil, err
 	}
-	conn.Dialled(transport, p.workers)
-	return conn, nil
+	return transport, err
 }
 
 // traffic holds the counters of pools, one set a loop.

@@ -17,7 +17,7 @@ import (
 )
 
 // enter is the goroutine of a client that logs in. It ends when the client has been handed to a loop, or is refused.
-func (p *Proxy) enter(ctx context.Context, conn net.Conn) {
+func (p *Proxy) enter(ctx context.Context, conn net.Conn, route session.Route) {
 	set := p.setting.Load()
 	config := set.config.Login
 	config.Auth = set.policy
@@ -32,7 +32,7 @@ func (p *Proxy) enter(ctx context.Context, conn net.Conn) {
 	case result.Cancel != nil:
 		p.cancel(ctx, result.Cancel)
 	default:
-		p.admit(ctx, set, result.Client)
+		p.admit(ctx, set, result.Client, route)
 	}
 }
 
@@ -75,8 +75,14 @@ type refusal struct {
 }
 
 // admit hands an authenticated client to a loop.
-func (p *Proxy) admit(ctx context.Context, set *setting, client *login.Client) {
+func (p *Proxy) admit(ctx context.Context, set *setting, client *login.Client, route session.Route) {
+	route, no := p.routeOf(set, client, route)
+	if no != nil {
+		p.refuse(client, no)
+		return
+	}
 	who, place := p.place(set, client)
+	who.Route = route
 	if no := p.admission(set, place); no != nil {
 		p.refuse(client, no)
 		return
@@ -139,7 +145,9 @@ func (p *Proxy) place(set *setting, client *login.Client) (*session.Client, plac
 		who.Mode = session.Replication
 	case who.Mode != session.WholeSession:
 		for _, parameter := range client.Settings() {
-			who.Settings = append(who.Settings, state.Setting(parameter))
+			if !isRouteOption(parameter.Name) {
+				who.Settings = append(who.Settings, state.Setting(parameter))
+			}
 		}
 	}
 	return who, place{database: who.Database, user: who.User}
@@ -155,7 +163,9 @@ func privateLogin(client *login.Client, database, user string) *server.Login {
 		Replication: client.Replication, Parameters: make(map[string]string),
 	}
 	for _, parameter := range client.Parameters {
-		l.Parameters[parameter.Name] = parameter.Value
+		if !isRouteOption(parameter.Name) {
+			l.Parameters[parameter.Name] = parameter.Value
+		}
 	}
 	if client.Options != "" {
 		l.Parameters["options"] = client.Options

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pgsidecar/proxy/cancel"
+	"pgsidecar/proxy/pool"
 	"pgsidecar/proxy/session"
 )
 
@@ -104,9 +105,15 @@ func (p *Proxy) yield(ctx context.Context, successor Peer) {
 	}
 }
 
-// connections returns how many there are under the bound, whatever they are doing.
+// connections returns how many there are under the bound, whatever they are doing: to the server that has the most.
 func (p *Proxy) connections() int {
-	s := p.target.Stats()
+	most := connectionsOf(p.target)
+	p.standbys.each(func(t *pool.Target) { most = max(most, connectionsOf(t)) })
+	return most
+}
+
+func connectionsOf(t *pool.Target) int {
+	s := t.Stats()
 	return s.Idle + s.Lent + s.Dialing + s.Closing
 }
 

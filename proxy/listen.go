@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"pgsidecar/proxy/session"
 )
 
 // socketName begins the names of PostgreSQL's unix sockets; libpq adds it and the port to the directory it is given.
@@ -23,6 +25,13 @@ type listenFunc func(address string, bind func() (net.Listener, error)) (net.Lis
 
 func bindAnew(_ string, bind func() (net.Listener, error)) (net.Listener, error) { return bind() }
 
+// listener is one address, and where those go who come there.
+type listener struct {
+	net.Listener
+
+	route session.Route
+}
+
 // ListenBy makes Listen get its listeners from listen, which is given each address and how to bind it. It comes before Listen.
 func (p *Proxy) ListenBy(listen func(address string, bind func() (net.Listener, error)) (net.Listener, error)) {
 	p.listen = listen
@@ -30,13 +39,18 @@ func (p *Proxy) ListenBy(listen func(address string, bind func() (net.Listener, 
 
 // Listen binds the addresses.
 func (p *Proxy) Listen(ctx context.Context) error {
-	for _, address := range p.setting.Load().config.Listen {
-		listener, err := p.listen(address, func() (net.Listener, error) { return bind(ctx, address) })
+	config := &p.setting.Load().config
+	for i, address := range config.Listen {
+		bound, err := p.listen(address, func() (net.Listener, error) { return bind(ctx, address) })
 		if err != nil {
 			p.closeListeners()
 			return fmt.Errorf("listen on %s: %w", address, err)
 		}
-		p.listeners = append(p.listeners, listener)
+		route := session.Primary
+		if i < len(config.Routes) {
+			route = config.Routes[i]
+		}
+		p.listeners = append(p.listeners, listener{Listener: bound, route: route})
 	}
 	return nil
 }
@@ -88,14 +102,14 @@ func (p *Proxy) closeListeners() {
 const acceptPause = 50 * time.Millisecond
 
 // accept is the goroutine of one listener. It ends when the listener is closed.
-func (p *Proxy) accept(ctx context.Context, listener net.Listener) {
+func (p *Proxy) accept(ctx context.Context, l listener) {
 	for {
-		conn, err := listener.Accept()
+		conn, err := l.Accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			p.log.ErrorContext(ctx, "cannot accept a client", slog.String("listen", listener.Addr().String()), slog.Any("error", err))
+			p.log.ErrorContext(ctx, "cannot accept a client", slog.String("listen", l.Addr().String()), slog.Any("error", err))
 			select {
 			case <-time.After(acceptPause):
 			case <-ctx.Done():
@@ -105,7 +119,7 @@ func (p *Proxy) accept(ctx context.Context, listener net.Listener) {
 			p.arriving.Add(1)
 			p.entering.Go(func() {
 				defer p.arriving.Add(-1)
-				p.enter(ctx, conn)
+				p.enter(ctx, conn, l.route)
 			})
 		}
 	}

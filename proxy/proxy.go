@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,9 +31,10 @@ type Proxy struct {
 	loops   []*loop.Loop
 	workers []*session.Worker
 	shared  *session.Shared
-	target  *pool.Target
+	target  *pool.Target // the primary's connections
 	setting atomic.Pointer[setting]
 
+	standbys    standbys
 	route       atomic.Pointer[route] // nil: where the upstream leads
 	routing     holds
 	configuring sync.Mutex // held while the pool is told its setting, which takes no time
@@ -53,7 +53,7 @@ type Proxy struct {
 
 	phase     atomic.Uint32 // a stats.Phase
 	listen    listenFunc
-	listeners []net.Listener
+	listeners []listener
 	accepting sync.WaitGroup // accept loops
 	entering  sync.WaitGroup // clients that are logging in
 	arriving  atomic.Int64   // how many these are
@@ -95,6 +95,7 @@ func New(config Config, log *slog.Logger) (*Proxy, error) {
 		p.workers = append(p.workers, session.NewWorker(l, p.shared, config.Session))
 	}
 	p.target = pool.NewTarget(p.poolConfig(), (*dialer)(p))
+	p.standbys.set = p.shared.Standbys
 	return p, nil
 }
 
@@ -134,6 +135,7 @@ func (p *Proxy) configurePool() {
 	p.configuring.Lock()
 	defer p.configuring.Unlock()
 	p.target.Reconfigure(p.poolConfig())
+	p.standbys.each(func(t *pool.Target) { t.Reconfigure(readConfig(p.poolConfig())) })
 }
 
 // Serve accepts clients until ctx is cancelled or Shutdown or Close has ended everything. Listen comes first.
@@ -150,8 +152,9 @@ func (p *Proxy) Serve(ctx context.Context) error {
 		loops.Go(func() { faults <- l.Run() })
 	}
 	reaper.Go(func() { p.target.Run(running) })
-	for _, listener := range p.listeners {
-		p.accepting.Go(func() { p.accept(logins, listener) })
+	p.standbys.begin(running)
+	for _, l := range p.listeners {
+		p.accepting.Go(func() { p.accept(logins, l) })
 	}
 	p.phase.CompareAndSwap(uint32(stats.Starting), uint32(stats.Serving))
 	p.log.InfoContext(ctx, "serving", slog.Any("listen", p.Addresses()))
@@ -167,6 +170,7 @@ func (p *Proxy) Serve(ctx context.Context) error {
 	p.finish(&loops)
 	stop()
 	reaper.Wait()
+	p.standbys.running.Wait()
 	p.phase.Store(uint32(stats.Done))
 	return err
 }
@@ -181,6 +185,7 @@ func (p *Proxy) finish(loops *sync.WaitGroup) {
 		w.Abort()
 	}
 	p.target.Close()
+	p.standbys.end()
 	p.awaitServers(lingerForServers)
 	for _, l := range p.loops {
 		l.Stop()

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"pgsidecar/proxy/auth"
+	"pgsidecar/proxy/pool"
 	"pgsidecar/proxy/server"
 )
 
@@ -57,7 +58,9 @@ func (p *Proxy) Reload(config Config) error {
 		w.Configure(config.Session)
 	}
 	if !sameServer(previous.config.Server, config.Server) {
-		p.target.Recycle("the way to the server has changed")
+		const why = "the way to the server has changed"
+		p.target.Recycle(why)
+		p.standbys.each(func(t *pool.Target) { t.Recycle(why) })
 	}
 	return nil
 }

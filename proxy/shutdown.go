@@ -69,8 +69,7 @@ func (p *Proxy) awaitServers(limit time.Duration) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		s := p.target.Stats()
-		if s.Idle+s.Lent+s.Closing+s.Dialing == 0 {
+		if p.connections() == 0 {
 			return
 		}
 		select {

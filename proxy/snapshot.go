@@ -28,9 +28,10 @@ func (p *Proxy) Snapshot() stats.Snapshot {
 	}
 	total := p.target.Stats()
 	s.Limit = total.MaxConnections
-	s.ServerConnects = total.Opened
+	standbys, read := p.standbys.snapshot()
+	s.Standbys, s.ServerConnects = standbys, total.Opened+read.opened
 	for _, why := range slices.Sorted(maps.Keys(total.Closed)) {
-		s.ServersClosed = append(s.ServersClosed, stats.Count{Label: why, Count: total.Closed[why]})
+		s.ServersClosed = append(s.ServersClosed, stats.Count{Label: why, Count: total.Closed[why] + read.closed[why]})
 	}
 	kinds := make(map[string]uint64)
 	s.PinnedClients = p.shared.Pins.Clients()

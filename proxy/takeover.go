@@ -108,7 +108,7 @@ func (p *Proxy) receive(r Request, offer *clientRequest) error {
 // arrive makes room for a client that is on its way, or finds the room that was made for one that listens.
 func (p *Proxy) arrive(image *session.Image) (*session.Arrival, *session.Client, error) {
 	who := &session.Client{Profile: session.Profile{
-		User: same(string(image.User)), Database: same(string(image.Database)), Protocol: image.Protocol, Unsupported: image.Unsupported,
+		User: same(string(image.User)), Database: same(string(image.Database)), Protocol: image.Protocol, Unsupported: image.Unsupported, Route: image.Route,
 		Pool: p.target.Pool(string(image.PoolDatabase), string(image.PoolUser)),
 	}}
 	if image.Statement {

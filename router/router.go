@@ -41,6 +41,10 @@ type Config struct {
 	// MaxLost is how many bytes of WAL a switch may lose, as far as is known, without an authority that confirms it; 0: any.
 	MaxLost uint64
 
+	// MaxLag and MaxLagBytes are how far a standby may be behind for clients to be sent there; 0: any distance.
+	MaxLag      time.Duration
+	MaxLagBytes uint64
+
 	// Lenient is for a single server that nobody has called a primary: whatever is there is used, and nothing that a probe
 	// meets keeps clients from it, until it has been seen as a primary and is one no more.
 	Lenient bool
@@ -48,6 +52,10 @@ type Config struct {
 	// Changed is called with each topology in which a client could see a difference: another generation, or none where there
 	// was a primary, or the other way round. Run's goroutine calls it, and waits for it. It is fixed for the router's life.
 	Changed func(*Topology)
+
+	// Watched is called with each topology, whether or not anything is new but positions; nil: nobody is. Run's goroutine calls it,
+	// and waits for it. It is fixed for the router's life.
+	Watched func(*Topology)
 }
 
 // Router watches targets from Run to the end of its context. Run's goroutine judges; the other methods may be called from any.
@@ -67,11 +75,12 @@ type Router struct {
 	targets []*target
 	running sync.WaitGroup // probers and sources
 
-	known    known
-	lostAt   time.Time // since when there has been no primary, if there was one before
-	alarmed  string    // the alarm that has been logged
-	switches []Switch
-	switched uint64
+	known     known
+	positions positions // of the primary
+	lostAt    time.Time // since when there has been no primary, if there was one before
+	alarmed   string    // the alarm that has been logged
+	switches  []Switch
+	switched  uint64
 }
 
 // target is a server that is being probed. Run's goroutine has it.
@@ -82,6 +91,10 @@ type target struct {
 	begun    time.Time
 	seen     *probe.Observation
 	timeouts int
+
+	standby      *probe.Observation // the last good one, while clients may read from it
+	standbySince time.Time          // since when they may
+	reading      *Reading
 }
 
 // list is a snapshot of one source.
@@ -102,6 +115,9 @@ func New(config Config, log *slog.Logger) *Router {
 	if r.config.Changed == nil {
 		r.config.Changed = func(*Topology) {}
 	}
+	if r.config.Watched == nil {
+		r.config.Watched = func(*Topology) {}
+	}
 	r.probers.Store(new([]Prober))
 	news := make(chan struct{})
 	r.news.Store(&news)
@@ -120,7 +136,7 @@ func (r *Router) Suspect() {
 	}
 }
 
-// Reload puts another configuration in force, but for Changed. What has been learned about the cluster stays. It returns when
+// Reload puts another configuration in force, but for Changed and Watched. What has been learned about the cluster stays. It returns when
 // Run has taken it, or when ctx ends.
 func (r *Router) Reload(ctx context.Context, config Config) error {
 	select {
@@ -150,7 +166,7 @@ func (r *Router) Run(ctx context.Context) {
 			r.retarget(ctx)
 		case config := <-r.reload:
 			stop()
-			config.Changed = r.config.Changed
+			config.Changed, config.Watched = r.config.Changed, r.config.Watched
 			other := config.Version != r.config.Version
 			r.config = config
 			r.forget(func(*target) bool { return other })

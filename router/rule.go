@@ -28,6 +28,7 @@ func (r *Router) rule(ctx context.Context, now time.Time) {
 		r.refused(ctx, all, now)
 	}
 	r.tell(ctx, was, &j)
+	r.read(all, j.primary, now)
 	r.publish(all, &j)
 }
 
@@ -143,7 +144,7 @@ func (r *Router) publish(all []candidate, j *ruling) {
 		t.Alarms = []string{j.alarm}
 	}
 	for i := range all {
-		t.Targets[i] = Target{Target: all[i].Target, Seen: all[i].seen, Refusal: j.refusals[i]}
+		t.Targets[i] = Target{Target: all[i].Target, Seen: all[i].seen, Refusal: j.refusals[i], Reading: r.targets[i].reading}
 	}
 	r.topology.Store(t)
 	news := make(chan struct{})
@@ -151,6 +152,7 @@ func (r *Router) publish(all []candidate, j *ruling) {
 	if t.differs(old) {
 		r.config.Changed(t)
 	}
+	r.config.Watched(t)
 }
 
 // differs tells whether clients could see a difference.

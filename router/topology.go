@@ -32,6 +32,7 @@ type Target struct {
 	discover.Target
 	Seen    *probe.Observation // nil: it has not been probed yet
 	Refusal string             // why it is not the primary, in a sentence; "" for the primary
+	Reading *Reading           // nil: it is no standby that clients may read from
 }
 
 // Switch is a change of the primary.

@@ -91,6 +91,7 @@ func wireRouter(c config.Config, wired proxy.Config) (router.Config, manner) {
 	m, writable := mannerOf(c.Upstream, upstream)
 	r := router.Config{
 		Version: c.Upstream.URL.Reveal() + fmt.Sprint(c.Upstream), Writable: writable, MaxLost: uint64(c.Failover.MaxLostWAL), Lenient: m == lenient,
+		MaxLag: c.Reads.MaxLag, MaxLagBytes: uint64(c.Reads.MaxLagBytes),
 		NewProber: func(t discover.Target, changed func()) router.Prober {
 			return probe.New(wireProbe(c.Upstream, wired.Server, t, changed))
 		},
@@ -121,7 +122,7 @@ func placeOf(t discover.Target) *server.Place {
 // follow makes the router for a proxy.
 func (r *routing) follow(to router.Config, m manner, log *slog.Logger) {
 	r.manner = m
-	to.Changed = r.changed
+	to.Changed, to.Watched = r.changed, r.watched
 	r.router = router.New(to, log)
 	if m == following {
 		r.Detain("no server has been probed yet")
@@ -138,6 +139,25 @@ func (r *routing) changed(t *router.Topology) {
 	default:
 		r.Redirect(nil, t.Generation)
 	}
+}
+
+// watched lets clients read from the standbys that can be read from. The router's goroutine calls it.
+func (r *routing) watched(t *router.Topology) {
+	all := make([]proxy.Standby, 0, len(t.Targets))
+	for i := range t.Targets {
+		target := &t.Targets[i]
+		s := proxy.Standby{Name: target.Name, Place: *placeOf(target.Target)}
+		switch one := target.Reading; {
+		case one != nil:
+			s.Shows, s.Since, s.Seen, s.Avoid = one.Shows, one.Since, one.Seen, one.Behind != ""
+		case target.Role() == "unknown":
+			s.Lost = true
+		default:
+			continue
+		}
+		all = append(all, s)
+	}
+	r.ReadFrom(all)
 }
 
 // reloadTimeout bounds how long a reload waits for the router, which is never busy for long.
@@ -189,6 +209,9 @@ func topologyOf(t *router.Topology) stats.Topology {
 				target.Timeline, target.LSN, target.LagTime = o.Timeline, o.LSN.String(), o.Lag
 				target.LagBytes = behind(t, o)
 			}
+		}
+		if r := one.Reading; r != nil {
+			target.Readable, target.Behind = true, r.Behind
 		}
 		out.Targets = append(out.Targets, target)
 	}

@@ -21,14 +21,21 @@ func printTopology(w io.Writer, t *admin.Topology) {
 		return
 	}
 	fmt.Fprintln(w)
-	rows := [][]string{{"SERVER", "ROLE", "HEALTH", "TIMELINE", "LSN", "LAG", "NOT THE PRIMARY BECAUSE"}}
+	rows := [][]string{{"SERVER", "ROLE", "HEALTH", "TIMELINE", "LSN", "LAG", "READ FROM", "NOT THE PRIMARY BECAUSE"}}
 	for _, o := range t.Targets {
 		lag := "-"
 		if o.Role == "standby" {
 			lag = fmt.Sprintf("%d B, %.1f s", o.LagBytes, o.LagTime)
 		}
+		read := "-"
+		switch {
+		case o.Behind != "":
+			read = "no: " + o.Behind
+		case o.Readable:
+			read = "yes"
+		}
 		rows = append(rows, []string{
-			printable(o.Name), o.Role, o.Health, strconv.FormatUint(uint64(o.Timeline), 10), o.LSN, lag, printable(o.Refusal),
+			printable(o.Name), o.Role, o.Health, strconv.FormatUint(uint64(o.Timeline), 10), o.LSN, lag, printable(read), printable(o.Refusal),
 		})
 	}
 	printTable(w, rows)

@@ -49,12 +49,12 @@ func wire(c config.Config, log *slog.Logger) (proxy.Config, error) {
 	if err != nil {
 		return proxy.Config{}, err
 	}
-	listen := make([]string, len(c.Listen))
+	listen, routes := make([]string, len(c.Listen)), make([]session.Route, len(c.Listen))
 	for i, l := range c.Listen {
-		listen[i] = l.Address
+		listen[i], routes[i] = l.Address, wireRoute(l.Route)
 	}
 	wired := proxy.Config{
-		Listen: listen, Loops: c.Loops, MemoryShare: c.Memory.Admission,
+		Listen: listen, Routes: routes, Loops: c.Loops, MemoryShare: c.Memory.Admission,
 		Auth: authentication, TLS: wireTLS(c.ClientTLS), Login: wireLogin(c),
 		Server: wireServer(c.Upstream, upstream), Pool: wirePool(c, upstream),
 		Mode: wireMode(c.Pool.Mode), Session: wireSession(c), Unsupported: wireUnsupported(c.Session.OnUnsupported),
@@ -64,7 +64,7 @@ func wire(c config.Config, log *slog.Logger) (proxy.Config, error) {
 	}
 	for name, d := range c.Databases {
 		wired.Databases[name] = proxy.Database{
-			Name: d.DBName, User: d.User, Mode: ownMode(d.PoolMode), MaxClients: d.MaxClients, MaxConnections: d.MaxConnections,
+			Name: d.DBName, User: d.User, Mode: ownMode(d.PoolMode), Route: ownRoute(d.Route), MaxClients: d.MaxClients, MaxConnections: d.MaxConnections,
 			Unsupported: ownUnsupported(d.OnUnsupported),
 		}
 	}
@@ -169,6 +169,7 @@ func wireSession(c config.Config) session.Config {
 	return session.Config{
 		AcquireTimeout: c.Pool.AcquireTimeout, WriteTimeout: c.Client.WriteTimeout, ClientIdleTimeout: c.Client.IdleTimeout,
 		QueryTimeout: c.Timeouts.Query, TransactionTimeout: c.Timeouts.Transaction, IdleTransactionTimeout: c.Timeouts.IdleTransaction,
+		Consistency: wireConsistency(c.Reads.Consistency), Hold: c.Failover.Hold, ReadOnlyTransactions: c.Reads.ReadOnlyTransactions,
 		SentinelEvery: c.Session.SentinelEvery, Explain: c.Session.Explain, PreparedPerServer: c.PreparedStatements.Max, PreparedPerClient: c.PreparedStatements.MaxPerClient,
 	}
 }
@@ -202,6 +203,39 @@ func wireMode(m config.PoolMode) session.Mode {
 	case config.PoolTransaction:
 	}
 	return session.Transaction
+}
+
+func wireConsistency(c config.Consistency) session.Consistency {
+	switch c {
+	case config.ConsistencyEventual:
+		return session.EventualConsistency
+	case config.ConsistencyStrict:
+		return session.StrictConsistency
+	case config.ConsistencySession:
+	}
+	return session.SessionConsistency
+}
+
+func wireRoute(r config.Route) session.Route {
+	switch r {
+	case config.RouteStandby:
+		return session.StandbyOnly
+	case config.RoutePreferStandby:
+		return session.PreferStandby
+	case config.RouteAny:
+		return session.AnyServer
+	case config.RoutePrimary:
+	}
+	return session.Primary
+}
+
+// ownRoute translates the route of a database, which may leave it to the address.
+func ownRoute(r config.Route) *session.Route {
+	if r == "" {
+		return nil
+	}
+	route := wireRoute(r)
+	return &route
 }
 
 // ownMode translates the mode of a database or user, which may leave it to others.

@@ -26,7 +26,9 @@ type Status struct {
 
 	Clients      Clients           `json:"clients"`
 	Servers      Servers           `json:"servers"`
-	Pools        []Pool            `json:"pools"`
+	Pools        []Pool            `json:"pools"`    // To the primary.
+	Standbys     []Standby         `json:"standbys"` // That clients read from.
+	Reads        map[string]uint64 `json:"reads"`    // Transactions of clients that may read from standbys, by where they ran and why.
 	Transactions uint64            `json:"transactions"`
 	Errors       []Error           `json:"errors"`
 	Logins       map[string]uint64 `json:"logins"` // By outcome.
@@ -71,6 +73,16 @@ type Pool struct {
 	Servers      Servers `json:"servers"`
 	Waiting      int     `json:"waiting_clients"`
 	OldestWait   float64 `json:"oldest_wait_seconds"`
+	Transactions uint64  `json:"transactions"`
+}
+
+// Standby is what clients read from one standby, over all databases and users.
+type Standby struct {
+	Name         string  `json:"name"`
+	Open         bool    `json:"open"`    // Clients may read from it.
+	Avoided      bool    `json:"avoided"` // But nobody is sent there, as it is too far behind.
+	Servers      Servers `json:"servers"`
+	Waiting      int     `json:"waiting_clients"`
 	Transactions uint64  `json:"transactions"`
 }
 
@@ -122,15 +134,17 @@ func (s *Server) currentStatus() Status {
 // newStatus returns a snapshot in the form that is served. Lists are never null, which some readers would trip over.
 func newStatus(s *stats.Snapshot) Status {
 	status := Status{
-		Phase:   s.Phase.String(),
-		Clients: Clients{s.Clients.Idle, s.Clients.Active, s.Clients.Waiting},
-		Servers: Servers{Limit: s.Limit},
-		Listen:  []string{},
-		Pools:   []Pool{},
-		Errors:  []Error{},
-		Logins:  map[string]uint64{},
-		Pinned:  map[string]uint64{},
-		Leaks:   s.Totals.StateLeaks,
+		Phase:    s.Phase.String(),
+		Clients:  Clients{s.Clients.Idle, s.Clients.Active, s.Clients.Waiting},
+		Servers:  Servers{Limit: s.Limit},
+		Listen:   []string{},
+		Pools:    []Pool{},
+		Standbys: []Standby{},
+		Reads:    map[string]uint64{},
+		Errors:   []Error{},
+		Logins:   map[string]uint64{},
+		Pinned:   map[string]uint64{},
+		Leaks:    s.Totals.StateLeaks,
 
 		CheckoutWait: newDurations(&s.Totals.Wait),
 		Transaction:  newDurations(&s.Totals.Transaction),
@@ -154,6 +168,15 @@ func newStatus(s *stats.Snapshot) Status {
 		status.Servers.Dialing += p.Dialing
 		status.Servers.Closing += p.Closing
 		status.Transactions += p.Transactions
+	}
+	for _, b := range s.Standbys {
+		status.Standbys = append(status.Standbys, Standby{
+			Name: b.Name, Open: b.Open, Avoided: b.Avoided, Waiting: b.Waiting, Transactions: b.Transactions,
+			Servers: Servers{Idle: b.Idle, Active: b.Active, Dialing: b.Dialing, Closing: b.Closing},
+		})
+	}
+	for _, r := range s.Reads() {
+		status.Reads[r.Reason] += r.Count
 	}
 	for _, e := range s.Errors {
 		status.Errors = append(status.Errors, Error{e.SQLState, e.Origin.String(), e.Count})

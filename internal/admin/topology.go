@@ -31,6 +31,8 @@ type Target struct {
 	LSN      string  `json:"lsn,omitempty"`
 	LagBytes uint64  `json:"lag_bytes"`
 	LagTime  float64 `json:"lag_seconds"`
+	Readable bool    `json:"readable"`         // A standby that clients may read from.
+	Behind   string  `json:"behind,omitempty"` // Why nobody is sent there all the same.
 }
 
 // Switch is a change of the primary.
@@ -57,7 +59,7 @@ func newTopology(t *stats.Topology) *Topology {
 		out.Targets = append(out.Targets, Target{
 			Name: o.Name, Address: o.Address, Role: o.Role, Health: o.Health, Accepted: o.Accepted, Refusal: o.Refusal,
 			Age: o.Age.Round(time.Millisecond).Seconds(), Timeline: o.Timeline, LSN: o.LSN, LagBytes: o.LagBytes,
-			LagTime: o.LagTime.Round(time.Millisecond).Seconds(),
+			LagTime: o.LagTime.Round(time.Millisecond).Seconds(), Readable: o.Readable, Behind: o.Behind,
 		})
 	}
 	for _, s := range t.Switches {

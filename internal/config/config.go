@@ -15,6 +15,7 @@ type Config struct {
 	Upstream           Upstream
 	Pool               Pool
 	Failover           Failover
+	Reads              Reads
 	Client             Client
 	Timeouts           Timeouts
 	PreparedStatements PreparedStatements
@@ -119,6 +120,7 @@ type Database struct {
 	DBName         string // "" is the alias's own name.
 	User           string // The user at the server for everyone who asks for this alias; "" is the client's own.
 	PoolMode       PoolMode
+	Route          Route // "" is that of the Listen.
 	MaxClients     int
 	MaxConnections int
 
@@ -268,6 +270,7 @@ func Default() Config {
 			IdleTimeout:    10 * time.Minute,
 			MaxLifetime:    time.Hour,
 		},
+		Reads:              Reads{Consistency: ConsistencySession, MaxLag: 30 * time.Second},
 		Failover:           Failover{Hold: 10 * time.Second, MaxLostWAL: 16 << 20},
 		Client:             Client{MaxClients: 10_000, LoginTimeout: time.Minute, WriteTimeout: time.Minute},
 		PreparedStatements: PreparedStatements{Max: 200, MaxPerClient: 5000},

@@ -16,12 +16,6 @@ type Listen struct {
 	Route   Route
 }
 
-// Route says which servers the clients of a Listen get, in the words of libpq's target_session_attrs.
-type Route string
-
-// RoutePrimary is the route of a Listen that names none: wherever the upstream URL leads.
-const RoutePrimary Route = "primary"
-
 // maxSocketPath is the longest path that Linux takes for a unix socket: sun_path less its NUL.
 const maxSocketPath = 107
 
@@ -153,7 +147,7 @@ func decodeListen(r *reader, place string, n *yaml.Node) Listen {
 	if n.Kind == yaml.MappingNode {
 		r.mapping(place+".", n, []option{
 			{key: place + ".address", value: address},
-			{key: place + ".route", value: choice(&listen.Route, RoutePrimary)},
+			{key: place + ".route", value: route(&listen.Route)},
 		})
 	} else {
 		address.decode(r, place, n)

@@ -29,7 +29,7 @@ const (
 func (c *Config) options() []option {
 	var all []option
 	for _, part := range [][]option{
-		c.listenOptions(), c.upstreamOptions(), c.poolOptions(), c.clientOptions(), c.accessOptions(), c.processOptions(), c.resourceOptions(),
+		c.listenOptions(), c.upstreamOptions(), c.readOptions(), c.poolOptions(), c.clientOptions(), c.accessOptions(), c.processOptions(), c.resourceOptions(),
 	} {
 		all = append(all, part...)
 	}
@@ -41,7 +41,8 @@ func (c *Config) listenOptions() []option {
 		key: "listen", value: listenList{&c.Listen}, restart: true, alias: "listen_addr listen_port unix_socket_dir",
 		doc: "Where clients connect: host:port, or the path of a unix socket. A path whose last part does not begin with " +
 			".s.PGSQL. is a directory, in which the socket .s.PGSQL.6432 is made. An entry may also be a mapping " +
-			"{address: host:port, route: primary}; primary is the only route so far.",
+			"{address: host:port, route: prefer-standby}; routes are primary (the default), standby, prefer-standby (the primary where no standby will do) " +
+			"and any. A client may ask for another one by the startup parameter pgsidecar.route.",
 	}, {
 		key: "http.listen", value: addressList{&c.HTTP.Listen}, restart: true,
 		doc: "Where probes (/livez, /readyz), /metrics and the status page are served: host:port or the path of a unix socket. " +
@@ -229,6 +230,7 @@ func (d *Database) options() []option {
 		{key: "dbname", value: text(&d.DBName, "the name of a database"), doc: "The database at the server; the alias's own name without it."},
 		{key: "user", value: text(&d.User, "the name of a user"), alias: "auth_user", doc: "The user at the server, whoever the client is."},
 		{key: "pool_mode", value: poolMode(&d.PoolMode), doc: "In place of pool.mode."},
+		{key: "route", value: route(&d.Route), doc: "In place of the route of the address that the client comes to, see listen."},
 		{
 			key: "max_clients", value: number(&d.MaxClients, 0, maxClients), alias: "max_db_client_connections",
 			doc: "In place of client.max_clients_per_database.",

@@ -53,6 +53,7 @@ type Collector struct {
 	connects, closed                                      *prometheus.Desc
 	pinned, pins, ratio, replays, resets, leaks           *prometheus.Desc
 	drained, takeover                                     *prometheus.Desc
+	reads, standbys                                       *prometheus.Desc
 	held, targetUp, targetRole, targetTimeline            *prometheus.Desc
 	targetLagBytes, targetLag, alarms                     *prometheus.Desc
 	switches, switchSeconds, switchLost                   *prometheus.Desc
@@ -99,6 +100,9 @@ func NewCollector(source Source, config ConfigSource, build Build) *Collector {
 		drained:  desc("drain_clients_total", "Clients that the proxy's end met: idle, with a transaction that finished, or that was cut.", "outcome"),
 		takeover: desc("takeover_clients_total", "Clients that have moved between processes: in from a predecessor, out to a successor.", "direction"),
 
+		reads:    desc("reads_total", "Transactions of clients that may read on standbys, by the server on which they ran and why there.", "target", "reason"),
+		standbys: desc("standby_connections", "Connections to standbys that clients read from.", "target", "state"),
+
 		held: desc("held", "1 while transactions are held: there is no primary, or an operator wants it."),
 
 		targetUp:       desc("target_up", "1 if the last probe of the server has succeeded.", "target"),
@@ -123,7 +127,7 @@ func NewCollector(source Source, config ConfigSource, build Build) *Collector {
 func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.clients, c.logins, c.servers, c.limit, c.waiting, c.oldestWait, c.wait, c.transaction, c.transactions, c.statements,
-		c.bytes, c.errors, c.prepared, c.reparses, c.connects, c.closed, c.pinned, c.pins, c.ratio, c.replays, c.resets, c.leaks, c.drained, c.takeover, c.phase,
+		c.bytes, c.errors, c.prepared, c.reparses, c.connects, c.closed, c.pinned, c.pins, c.ratio, c.replays, c.resets, c.leaks, c.drained, c.takeover, c.reads, c.standbys, c.phase,
 		c.held, c.targetUp, c.targetRole, c.targetTimeline, c.targetLagBytes, c.targetLag, c.alarms, c.switches, c.switchSeconds, c.switchLost,
 		c.buildInfo, c.configInfo, c.reloadOK, c.configModTime,
 	} {

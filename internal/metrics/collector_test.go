@@ -35,6 +35,7 @@ func full() fixed {
 		StatementsSimple: 11, StatementsExtended: 12, BytesFromClients: 13, BytesToClients: 14, BytesFromServers: 15, BytesToServers: 16,
 		ReparsesNamed: 17, ReparsesUnnamed: 18, StateReplays: 19, StateResets: 20, StateLeaks: 21,
 		DrainedIdle: 22, DrainedFinished: 23, DrainedCut: 24, TakenOver: 25, HandedOver: 26,
+		ReadsNone: 81, ReadsBehind: 82, ReadsByChance: 83,
 	}
 	wait.AddTo(&totals.Wait)
 	transaction.AddTo(&totals.Transaction)
@@ -46,6 +47,7 @@ func full() fixed {
 				{Database: "app", User: "alice", Idle: 31, Active: 32, Dialing: 33, Closing: 34, Waiting: 35, OldestWait: 1500 * time.Millisecond, Transactions: 36},
 				{Database: "a/b", User: "100%\xff"},
 			},
+			Standbys: []stats.StandbySnapshot{{Name: "b", Open: true, Idle: 71, Active: 72, Dialing: 73, Closing: 74, Waiting: 75, Transactions: 76}},
 			Errors: []stats.ErrorCount{
 				{SQLState: "23505", Origin: stats.FromServer, Count: 41}, {SQLState: "57P03", Origin: stats.FromProxy, Count: 42},
 			},
@@ -126,6 +128,10 @@ pgsidecar_prepared_reparses_total{kind="unnamed"} 18
 pgsidecar_prepared_statements{where="clients"} 51
 pgsidecar_prepared_statements{where="servers"} 53
 pgsidecar_prepared_statements{where="shared"} 52
+pgsidecar_reads_total{reason="by_chance",target="primary"} 83
+pgsidecar_reads_total{reason="no_standby",target="primary"} 81
+pgsidecar_reads_total{reason="not_yet_shown",target="primary"} 82
+pgsidecar_reads_total{reason="standby",target="b"} 76
 pgsidecar_server_closed_total{reason="idle"} 55
 pgsidecar_server_connections{pool="a%2Fb/100%25%FF",state="active"} 0
 pgsidecar_server_connections{pool="a%2Fb/100%25%FF",state="closing"} 0
@@ -136,6 +142,10 @@ pgsidecar_server_connections{pool="app/alice",state="closing"} 34
 pgsidecar_server_connections{pool="app/alice",state="dialing"} 33
 pgsidecar_server_connections{pool="app/alice",state="idle"} 31
 pgsidecar_server_connects_total 54
+pgsidecar_standby_connections{state="active",target="b"} 72
+pgsidecar_standby_connections{state="closing",target="b"} 74
+pgsidecar_standby_connections{state="dialing",target="b"} 73
+pgsidecar_standby_connections{state="idle",target="b"} 71
 pgsidecar_state_leaks_total 21
 pgsidecar_state_replays_total 19
 pgsidecar_state_resets_total 20

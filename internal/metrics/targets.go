@@ -5,6 +5,16 @@ import "pgsidecar/proxy/stats"
 // collectTargets shows the servers. Their names come from the configuration or from whoever runs the cluster, not from clients.
 func (c *Collector) collectTargets(out sink, s *stats.Snapshot) {
 	out.flag(c.held, s.Held != "")
+	for _, r := range s.Reads() {
+		out.counter(c.reads, r.Count, escape(r.Target), r.Reason)
+	}
+	for _, b := range s.Standbys {
+		name := escape(b.Name)
+		out.gauge(c.standbys, b.Idle, name, "idle")
+		out.gauge(c.standbys, b.Active, name, "active")
+		out.gauge(c.standbys, b.Dialing, name, "dialing")
+		out.gauge(c.standbys, b.Closing, name, "closing")
+	}
 	t := &s.Topology
 	if !t.Known {
 		return

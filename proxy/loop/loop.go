@@ -114,6 +114,9 @@ var origin = time.Now() //nolint:gochecknoglobals // A constant that only the st
 // Nanos returns the monotonic time in nanoseconds since the process started. Any goroutine may call it.
 func Nanos() int64 { return int64(time.Since(origin)) }
 
+// NanosAt returns the same for a moment that time.Now has told.
+func NanosAt(t time.Time) int64 { return int64(t.Sub(origin)) }
+
 // wait returns how many events the poller has. It looks without telling the scheduler first, as under load there is
 // nearly always something. When there is not, but the last turn has served somebody, the processor is offered to others
 // once: those who have just been written to mostly answer at once, and to find several answers costs less than to be woken

@@ -91,6 +91,9 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
+// Target is whose pool it is.
+func (p *Pool) Target() *Target { return p.target }
+
 // Database is the database of the pool's connections.
 func (p *Pool) Database() string { return p.database }
 

@@ -24,7 +24,8 @@ type Profile struct {
 	User, Database string // as the client knows them
 	Protocol       uint32 // negotiated version: 3<<16, or 3<<16|2
 	Mode           Mode
-	Pool           *pool.Pool
+	Pool           *pool.Pool // on the primary
+	Route          Route
 	Unsupported    Unsupported // what becomes of statements that pin (modes Transaction and Statement)
 }
 

@@ -76,6 +76,7 @@ func (s *Session) replies(l *Server, buf []byte) {
 	l.Keep(buf[at:])
 	out := e.result(at)
 	w.toClient = keepBuffer(e.out)
+	s.noteWrite(l)
 	s.tell(out)
 	switch {
 	case errors.Is(fault, errRefused):

@@ -54,6 +54,9 @@ func errServerLost() wire.Error {
 // errElsewhere is why a connection is cut that leads to a server which is not the primary any more.
 var errElsewhere = errors.New("another server is the primary now")
 
+// errLostStandby is why a connection to a standby is cut.
+var errLostStandby = errors.New("the standby does not answer any more")
+
 func errSwitched() wire.Error {
 	return wire.Error{
 		Code: "08006", Message: "the transaction was cut: " + errElsewhere.Error(),

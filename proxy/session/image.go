@@ -26,6 +26,7 @@ type Image struct {
 	Protocol     uint32          `json:"protocol"`
 	Statement    bool            `json:"statement,omitempty"` // pool mode statement, not transaction
 	Unsupported  Unsupported     `json:"unsupported,omitempty"`
+	Route        Route           `json:"route,omitempty"`
 	PID          uint32          `json:"pid"` // in the cancel key
 	Secret       []byte          `json:"secret"`
 	Startup      []imageSetting  `json:"startup,omitempty"`
@@ -95,6 +96,9 @@ func (i *Image) check() error {
 	if i.Unsupported > RefuseUnsupported {
 		return errors.New("what it does with statements that pin is not known")
 	}
+	if i.Route > AnyServer {
+		return errors.New("its route is not known")
+	}
 	if i.User == "" || i.Database == "" || i.PoolUser == "" || i.PoolDatabase == "" || i.Protocol>>16 != 3 {
 		return errors.New("it does not say whose it is")
 	}
@@ -127,7 +131,7 @@ func (s *Session) image() Image {
 	p := s.who.Pool
 	i := Image{
 		User: raw(s.who.User), Database: raw(s.who.Database), PoolUser: raw(p.User()), PoolDatabase: raw(p.Database()),
-		Protocol: s.who.Protocol, Statement: s.who.Mode == Statement, Unsupported: s.who.Unsupported,
+		Protocol: s.who.Protocol, Statement: s.who.Mode == Statement, Unsupported: s.who.Unsupported, Route: s.who.Route,
 		PID: s.key.PID(), Secret: s.key.Secret(),
 		Startup: imageSettings(s.startup), Settings: imageSettings(s.settings),
 		Idle: max(time.Duration(loop.Nanos()-s.since), 0),
@@ -171,6 +175,9 @@ func (s *Session) internImage(list []imageSetting) *state.Settings {
 func (s *Session) adoptImage(i *Image) {
 	s.startup, s.settings = s.internImage(i.Startup), s.internImage(i.Settings)
 	s.since = s.worker.Loop.Nanos() - int64(i.Idle)
+	if s.reads != nil {
+		s.reads.needs.Wrote = loop.Nanos() // it may have written there just now
+	}
 	own := make(map[raw]string)
 	for _, one := range i.Names {
 		s.nameStatement(string(one.Name), s.internStatement(&one.imageStatement, own))

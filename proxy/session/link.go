@@ -10,6 +10,9 @@ import (
 
 // acquire asks the pool for a server. It returns nil when the session has to wait; takeGrant goes on then.
 func (s *Session) acquire() *Server {
+	if s.reads != nil {
+		return s.acquireRead(false)
+	}
 	c, ok := s.who.Pool.Acquire(&s.patience().waiter)
 	if !ok {
 		s.await()
@@ -18,6 +21,16 @@ func (s *Session) acquire() *Server {
 	s.rest()
 	s.worker.Stats.Wait.Observe(0)
 	return c.(*Server)
+}
+
+// acquirePrivate asks the pool for a server of the session's own; takeGrant goes on.
+func (s *Session) acquirePrivate() {
+	if s.reads != nil {
+		s.acquireRead(false)
+		return
+	}
+	s.await()
+	s.who.Pool.AcquirePrivate(&s.wait.waiter, s.who.Login)
 }
 
 // giveUp ends a wait that has lasted too long.
@@ -51,11 +64,18 @@ func (s *Session) takeGrant() {
 	s.worker.Stats.Wait.Observe(time.Duration(loop.Nanos() - s.since))
 	if err == nil {
 		l := c.(*Server)
-		if err = l.settleOn(s.worker); err == nil {
+		if err = l.settleOn(s.worker); err == nil && !s.suits(l) {
+			if !s.unsuited(l) {
+				s.reacquire(true)
+			}
+			return
+		}
+		if err == nil {
 			s.linkTo(l)
 		}
 	}
 	switch {
+	case err != nil && s.missedStandby(err):
 	case err != nil && s.phase == opening:
 		s.refuseLogin(err)
 	case err != nil:
@@ -72,6 +92,10 @@ func (s *Session) takeGrant() {
 func (s *Session) linkTo(l *Server) {
 	w := s.worker
 	s.link, l.session = l, s
+	s.reads.found()
+	if l.standby != nil {
+		l.standby.Use(1)
+	}
 	s.since = loop.Nanos()
 	s.set(touched, false)
 	l.since = w.Loop.Nanos()
@@ -83,6 +107,12 @@ func (s *Session) linkTo(l *Server) {
 // unlink takes the session's server away from it and returns it.
 func (s *Session) unlink() *Server {
 	l, w := s.link, s.worker
+	if l.standby != nil {
+		l.standby.Use(-1)
+	}
+	if s.reads != nil && s.is(touched) {
+		s.noteRead(l)
+	}
 	s.link, l.session = nil, nil
 	l.custom, l.resets = nil, nil
 	l.causes.forget()
@@ -93,7 +123,7 @@ func (s *Session) unlink() *Server {
 		w.Stats.Transaction.Observe(time.Duration(loop.Nanos() - s.since))
 		l.traffic[w.Loop.Index()].Transactions.Inc()
 	}
-	s.set(touched|unwanted, false)
+	s.set(touched|unwanted|wrote, false)
 	s.since = w.Loop.Nanos()
 	s.cancelPostponed()
 	return l

@@ -107,6 +107,7 @@ func (s *Session) outlive(l *Server, answer wire.Error) {
 	s.set(undone, true)
 	s.settleUnlisten()
 	s.unlink()
+	s.reads.lost()
 	s.effects, s.rereads = 0, 0
 	s.set(undone|committed|stalled|forgetting|unwanted, false)
 	l.gone()
@@ -152,20 +153,23 @@ func (s *Session) orphan(e *edit, at int) {
 
 // Cut parts all servers from their sessions and closes them that were dialled before a generation: they lead elsewhere. It may be
 // called from any goroutine.
-func (w *Worker) Cut(generation uint64) { w.Loop.Post(&cut{worker: w, generation: generation}) }
+func (w *Worker) Cut(generation uint64) {
+	w.Loop.Post(&cut{worker: w, why: errElsewhere, hits: func(l *Server) bool { return l.Generation < generation }})
+}
 
 type cut struct {
-	worker     *Worker
-	generation uint64
+	worker *Worker
+	hits   func(*Server) bool
+	why    error
 }
 
 func (c *cut) Run() {
 	c.worker.servers.each(func(l *Server) {
 		switch {
-		case l.Generation >= c.generation:
+		case !c.hits(l):
 		case l.session != nil:
-			l.worker.log().Info("transaction cut: its server is not the primary any more", append(l.session.attrs(), attrPID(l))...)
-			l.session.serverLost(l, errElsewhere)
+			l.worker.log().Info("transaction cut", append(l.session.attrs(), attrPID(l), attrError(c.why))...)
+			l.session.serverLost(l, c.why)
 		case l.watched:
 			l.unwatch()
 			l.gone()

@@ -64,14 +64,13 @@ func (s *Session) attach(t loop.Transport) bool {
 // open gets what the welcome needs: what the server reports under the client's settings.
 func (s *Session) open() {
 	if !s.virtual() {
-		s.await()
-		s.who.Pool.AcquirePrivate(&s.wait.waiter, s.who.Login)
+		s.acquirePrivate()
 		return
 	}
 	s.startup = s.worker.shared.Settings.Intern(s.who.Settings)
 	s.settings = s.startup
 	s.worker.shared.Custom.learn(s.startup)
-	if known, ok := s.worker.shared.Welcomes.get(s.who.Pool, s.startup); ok {
+	if known, ok := s.worker.shared.Welcomes.get(s.welcoming(), s.startup); ok {
 		s.startup, s.settings = known.settings, known.settings
 		s.welcome(known.parameters, 0)
 		return
@@ -126,7 +125,7 @@ func (s *Session) introduce() {
 		s.startup = s.settings
 	}
 	parameters := appendParameters(nil, l.Parameters())
-	s.worker.shared.Welcomes.put(s.who.Pool, came, welcome{settings: s.startup, parameters: parameters})
+	s.worker.shared.Welcomes.put(l.pool, came, welcome{settings: s.startup, parameters: parameters})
 	s.welcome(parameters, 0)
 	if s.phase == active {
 		s.settle()

@@ -22,7 +22,7 @@ func (s *Session) parameterStatus(p wire.Piece) {
 	head := l.Replies.Head()
 	replaying := head != nil && (head.Purpose == purposeOpen || head.Purpose == purposeReplay)
 	if s.virtual() && s.pinned == nil && !replaying && !s.effects.Has(state.Set|state.SetLocal|state.Reset|state.ResetAll|state.ResetUser|state.DiscardAll) {
-		s.worker.shared.Welcomes.changed(s.who.Pool)
+		s.worker.shared.Welcomes.changed(l.pool)
 	}
 }
 

@@ -206,7 +206,7 @@ func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 	st := s.worker.table.Anonymous()
 	noteCause(&s.link.causes, state.Unknown, rest)
 	s.pin(state.Unknown, pinLargeStatement, pinLargeStatement, lasting)
-	s.effects |= st.Effects
+	s.does(st.Effects)
 	if len(name) == 0 {
 		s.parseUnnamed(st)
 		return taken
@@ -245,7 +245,7 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 		return s.bindRefusal(e, at, p, portal, st.Effects, st.Query())
 	}
 	if st != nil {
-		s.effects |= st.Effects
+		s.does(st.Effects)
 		if st.Effects.Has(leaving) {
 			noteCause(&l.causes, st.Effects, st.Query())
 		}

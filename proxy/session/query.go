@@ -46,7 +46,7 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	if effects.Has(state.Unlisten|state.UnlistenAll) && p.End {
 		s.followUnlisten(queryText(p))
 	}
-	s.effects |= effects
+	s.does(effects)
 	if effects.Has(leaving) {
 		noteCause(&l.causes, effects, bytes.TrimRight(wire.Body(p.Data), "\x00"))
 	}

@@ -61,7 +61,7 @@ func (s *Session) readable() bool {
 		return false
 	case s.refusal != nil || s.is(hungUp) || s.conn.Kept() > 0 || !s.conn.Unread():
 		return true
-	case s.who.Pool.Ready(s.worker.Loop.Index()):
+	case s.reads != nil && s.reads.byText, s.reads == nil && s.who.Pool.Ready(s.worker.Loop.Index()):
 		return true
 	}
 	l := s.acquire()
@@ -193,7 +193,7 @@ func (s *Session) request(e *edit, at int, p wire.Piece) next {
 		s.drop(e, at, p)
 		return taken
 	case l == nil:
-		if l = s.acquire(); l == nil {
+		if l = s.acquireFor(p); l == nil {
 			return later
 		}
 		s.linkTo(l)
@@ -303,7 +303,7 @@ func (s *Session) forward(e *edit, at int, p wire.Piece) next {
 		l.Replies.Push(server.Entry{Kind: server.Query})
 		l.NextSegment()
 	case wire.FunctionCall:
-		s.effects |= state.Function
+		s.does(state.Function)
 		l.Replies.Push(server.Entry{Kind: server.Function})
 		l.NextSegment()
 	case wire.Sync:

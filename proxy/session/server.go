@@ -11,6 +11,7 @@ import (
 	"pgsidecar/proxy/loop"
 	"pgsidecar/proxy/pool"
 	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/standby"
 	"pgsidecar/proxy/stats"
 	"pgsidecar/proxy/wire"
 )
@@ -21,6 +22,8 @@ type Server struct {
 	server.Conn
 
 	slot      pool.Slot
+	standby   *standby.Standby   // that it leads to, or nil: the primary
+	life      standby.Connection // of a connection to a standby
 	pool      *pool.Pool
 	traffic   []stats.Pool   // the pool's counters, one a loop
 	worker    *Worker        // nil while it is on no loop
@@ -67,6 +70,9 @@ type Server struct {
 
 // NewServer returns a connection to be dialled.
 func NewServer(p *pool.Pool, traffic []stats.Pool) *Server { return &Server{pool: p, traffic: traffic} }
+
+// LeadsTo says that the connection has been dialled at a standby, and from when to when. It comes before the connection is attached.
+func (l *Server) LeadsTo(b *standby.Standby, life standby.Connection) { l.standby, l.life = b, life }
 
 // Dialled takes the socket of a connection that has just been logged in, and the workers of which one will have it.
 func (l *Server) Dialled(t loop.Transport, workers []*Worker) { l.transport, l.workers = t, workers }

@@ -60,13 +60,15 @@ type Session struct {
 
 	transit *transit // nil unless it is moving
 
+	reads *reads // nil: it reads from the primary
+
 	postponed func() // ends a cancel request that waits for the client's turn; nil: none
 
 	unconfirmed int32  // entries in the reply queue that change names
 	rereads     uint32 // numbers what the reading has become since the transaction began; 0: it is that of settings
 }
 
-type flags uint16
+type flags uint32
 
 const (
 	touched    flags = 1 << iota // something has been sent to the linked server on the client's behalf
@@ -82,6 +84,8 @@ const (
 	unwanted                     // the client has asked for what the server is doing to be cancelled
 	stays                        // it has not been taken by another process
 	orphaned                     // the server has been lost in a transaction block that the client has not ended
+	wrote                        // what it has run since it was linked may have changed what others see
+	awaiting                     // it waits for a standby that will do
 )
 
 func (s *Session) is(f flags) bool { return s.flags&f != 0 }
@@ -95,7 +99,7 @@ func (s *Session) set(f flags, on bool) {
 }
 
 func newSession(w *Worker, who *Client) *Session {
-	return &Session{worker: w, who: who, scan: wire.MakeScanner(w.shared.clients, longestClientWhole)}
+	return &Session{worker: w, who: who, reads: w.newReads(who), scan: wire.MakeScanner(w.shared.clients, longestClientWhole)}
 }
 
 func (s *Session) ringLinks() *links[Session] { return &s.links }
@@ -227,6 +231,8 @@ func (s *Session) tell(b []byte) {
 func (s *Session) timeOut() {
 	switch {
 	case s.phase == ended:
+	case s.is(awaiting):
+		s.gaveUp()
 	case s.waiting():
 		s.giveUp()
 	case s.conn.Blocked():

@@ -34,7 +34,7 @@ func (s *Session) patience() *wait {
 // sessions that wait, so that under steady load none is allocated.
 func (s *Session) rest() {
 	t, w := s.wait, s.worker
-	if t == nil || t.waiter.Waiting() {
+	if t == nil || s.waiting() {
 		return
 	}
 	w.Loop.Disarm(&t.timer)
@@ -48,8 +48,8 @@ func (s *Session) rest() {
 	}
 }
 
-// waiting tells whether the session waits for a server.
-func (s *Session) waiting() bool { return s.wait != nil && s.wait.waiter.Waiting() }
+// waiting tells whether the session waits for a server, or for there to be one.
+func (s *Session) waiting() bool { return s.wait != nil && s.wait.waiter.Waiting() || s.is(awaiting) }
 
 // await begins a wait for a server.
 func (s *Session) await() {
@@ -61,6 +61,7 @@ func (s *Session) await() {
 // endWait follows the end of a wait for a server, whatever has ended it.
 func (s *Session) endWait() {
 	s.worker.gauges.Waiting.Add(-1)
+	s.endAwaiting()
 	s.rest()
 	if s.conn.Blocked() {
 		s.Stuck()
@@ -73,6 +74,7 @@ func (s *Session) cancelWait() {
 		c.(*Server).returned(s.worker)
 	}
 	s.endWait()
+	s.reads.found()
 }
 
 // Stuck is called by the loop: the client does not take what is for it, and has to have taken it within the write timeout.

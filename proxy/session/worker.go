@@ -7,6 +7,7 @@ import (
 
 	"pgsidecar/proxy/cancel"
 	"pgsidecar/proxy/loop"
+	"pgsidecar/proxy/standby"
 	"pgsidecar/proxy/state"
 	"pgsidecar/proxy/statement"
 	"pgsidecar/proxy/stats"
@@ -29,6 +30,12 @@ type Config struct {
 	// Explain makes a dry run: what RefuseUnsupported would refuse is run and reported, and so is, in mode WholeSession,
 	// what would pin in mode Transaction.
 	Explain bool
+
+	Consistency Consistency // of what is read from standbys
+	// ReadOnlyTransactions has transactions that their clients say are read-only run on standbys, where there is one that will
+	// do. It counts for clients that log in from now on.
+	ReadOnlyTransactions bool
+	Hold                 time.Duration // longest wait for a standby where there is none that will do; 0 or less: none
 
 	PreparedPerServer int // statements that a server holds; default 200, never less than 2
 	PreparedPerClient int // names that a client may have; default 5000
@@ -61,6 +68,7 @@ type Shared struct {
 	Custom   *CustomSettings
 	Pins     *Pins
 	Hubs     *Hubs
+	Standbys *standby.Set
 
 	// Ended is called, on its loop, when a session has ended, right before its client is closed.
 	Ended func(*Client)
@@ -75,6 +83,7 @@ type Shared struct {
 
 	numbers statement.Numbers
 	clients *wire.Classes
+	wrote   atomic.Int64  // loop.Nanos of when something may have been committed that a client was told of last; kept for StrictConsistency only
 	catalog atomic.Uint32 // counts statements that may have changed the catalog
 }
 
@@ -89,6 +98,7 @@ func NewShared(log *slog.Logger, errors *stats.ErrorCounts) *Shared {
 		Custom:   new(CustomSettings),
 		Pins:     newPins(),
 		Hubs:     new(Hubs),
+		Standbys: new(standby.Set),
 		Ended:    func(*Client) {},
 		Suspect:  func() {},
 
@@ -129,6 +139,7 @@ type Worker struct {
 // Gauges counts the sessions of a loop by what they do. Written by the loop, read by anyone.
 type Gauges struct {
 	Clients, Active, Waiting atomic.Int64
+	Awaiting                 atomic.Int64 // of those that wait, how many do so for a standby that will do
 	Names                    atomic.Int64 // statement names that clients have given
 	Held                     atomic.Int64 // statements that servers hold
 	Shared                   atomic.Int64 // statements in the loop's table

@@ -54,12 +54,13 @@ type Snapshot struct {
 	Phase   Phase
 	Started time.Time
 
-	Clients Clients
-	Logins  LoginCounts
-	Pools   []PoolSnapshot
-	Limit   int // pool.max_connections: the bound over all pools.
-	Totals  Totals
-	Errors  []ErrorCount
+	Clients  Clients
+	Logins   LoginCounts
+	Pools    []PoolSnapshot // To the primary.
+	Standbys []StandbySnapshot
+	Limit    int // pool.max_connections: the bound over all pools.
+	Totals   Totals
+	Errors   []ErrorCount
 
 	Held     string // Why transactions are held; "": they are not.
 	Topology Topology
@@ -92,6 +93,37 @@ type PoolSnapshot struct {
 	Waiting                        int           // Clients in the queue.
 	OldestWait                     time.Duration // How long the first of them has waited; 0 without one.
 	Transactions                   uint64
+}
+
+// StandbySnapshot is what clients read from one standby, over all databases and users.
+type StandbySnapshot struct {
+	Name    string
+	Open    bool // Clients may read from it; else there is only what was counted before.
+	Avoided bool // But nobody is sent there, as it is too far behind.
+
+	Idle, Active, Dialing, Closing int // Server connections; each is in exactly one state.
+	Waiting                        int // Clients in the queue.
+	Transactions                   uint64
+}
+
+// Read is how many transactions of clients that may read on standbys ran somewhere for a reason.
+type Read struct {
+	Target string // The name of a standby, or primary.
+	Reason string // A word of a small fixed set.
+	Count  uint64
+}
+
+// Reads returns where clients that may read on standbys had their transactions run.
+func (s *Snapshot) Reads() []Read {
+	all := make([]Read, 0, len(s.Standbys)+3)
+	for _, b := range s.Standbys {
+		all = append(all, Read{b.Name, "standby", b.Transactions})
+	}
+	return append(all,
+		Read{"primary", "no_standby", s.Totals.ReadsNone},
+		Read{"primary", "not_yet_shown", s.Totals.ReadsBehind},
+		Read{"primary", "by_chance", s.Totals.ReadsByChance},
+	)
 }
 
 // Prepared counts the prepared statements that are held, by place.

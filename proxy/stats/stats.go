@@ -44,6 +44,11 @@ type Loop struct {
 	DrainedFinished Counter // Clients whose transaction ended during the drain.
 	DrainedCut      Counter // Clients whose transaction was cut at the drain's deadline.
 
+	// Transactions of clients that may read on standbys, but went to the primary.
+	ReadsNone     Counter // There was no standby that may be read from.
+	ReadsBehind   Counter // None was known to show what the client has written or read.
+	ReadsByChance Counter // Any server would have done.
+
 	HandedOver Counter // Clients that have moved to a successor process.
 	TakenOver  Counter // Clients that have moved here from a predecessor.
 
@@ -66,6 +71,7 @@ type Totals struct {
 	StateReplays, StateResets, StateLeaks                              uint64
 	DrainedIdle, DrainedFinished, DrainedCut                           uint64
 	HandedOver, TakenOver                                              uint64
+	ReadsNone, ReadsBehind, ReadsByChance                              uint64
 	Wait, Transaction                                                  Distribution
 }
 
@@ -86,6 +92,9 @@ func (l *Loop) AddTo(t *Totals) {
 	t.DrainedIdle += l.DrainedIdle.Load()
 	t.DrainedFinished += l.DrainedFinished.Load()
 	t.DrainedCut += l.DrainedCut.Load()
+	t.ReadsNone += l.ReadsNone.Load()
+	t.ReadsBehind += l.ReadsBehind.Load()
+	t.ReadsByChance += l.ReadsByChance.Load()
 	t.HandedOver += l.HandedOver.Load()
 	t.TakenOver += l.TakenOver.Load()
 	l.Wait.AddTo(&t.Wait)

@@ -27,6 +27,9 @@ type Target struct {
 	LSN      string
 	LagBytes uint64        // Of a standby: WAL of the primary that it has not replayed.
 	LagTime  time.Duration // Of a standby: how long what it has received has waited to be replayed, at most.
+
+	Readable bool   // It is a standby that clients may read from.
+	Behind   string // Why nobody is sent there all the same: too far behind. A sentence.
 }
 
 // Switch is a change of the primary.

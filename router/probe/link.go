@@ -35,7 +35,8 @@ type link struct {
 	answers chan answer
 	closing chan struct{}
 
-	known   bool // what follows is: the first answer has been read
+	since   time.Time // when it had been logged in
+	known   bool      // what follows is: the first answer has been read
 	server  server
 	without [parts]bool // parts of the question that this server could not answer
 }
@@ -80,7 +81,7 @@ func (c *Config) open(ctx context.Context, parameters map[string]string) (*link,
 	}
 	l := &link{
 		conn: hijacked.Conn, socket: last, frontend: hijacked.Frontend,
-		answers: make(chan answer, 1), closing: make(chan struct{}),
+		answers: make(chan answer, 1), closing: make(chan struct{}), since: time.Now(),
 	}
 	go l.read()
 	return l, nil

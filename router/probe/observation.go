@@ -10,6 +10,9 @@ type Observation struct {
 	At   time.Time     // when the answer came, or was given up
 	Took time.Duration // from the probe's begin to At, with dialling if that was necessary
 
+	// Since is when the connection that was asked had been logged in. The server has not been started anew between then and At.
+	Since time.Time
+
 	// SystemID identifies the cluster: servers with the same one are copies of each other.
 	SystemID uint64
 
