@@ -440,23 +440,26 @@ func readsReadOnlyTransactions(t *testing.T, c trio) {
 		}
 	}
 	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec} {
-		r.see(time.Now())
-		tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
-		require.NoError(t, err)
-		var standby bool
-		var n int
-		require.NoError(t, tx.QueryRow(ctx, "select pg_is_in_recovery(), $1::int", mode, 7).Scan(&standby, &n))
-		require.True(t, standby)
-		require.Equal(t, 7, n)
-		require.NoError(t, tx.Commit(ctx))
+		await(t, "the driver says it", func() bool {
+			r.see(time.Now())
+			tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadOnly})
+			require.NoError(t, err)
+			var standby bool
+			var n int
+			require.NoError(t, tx.QueryRow(ctx, "select pg_is_in_recovery(), $1::int", mode, 7).Scan(&standby, &n))
+			require.Equal(t, 7, n)
+			require.NoError(t, tx.Commit(ctx))
+			return standby
+		}, r.testProxy)
 	}
-	r.see(time.Now())
-	_, err := conn.Exec(ctx, "begin read only", pgx.QueryExecModeCacheStatement)
-	require.NoError(t, err)
-	require.True(t, where(), "by the extended protocol")
-	one(t, conn, "commit")
+	await(t, "by the extended protocol", func() bool {
+		r.see(time.Now())
+		_, err := conn.Exec(ctx, "begin read only", pgx.QueryExecModeCacheStatement)
+		require.NoError(t, err)
+		defer one(t, conn, "commit")
+		return where()
+	}, r.testProxy)
 
-	r.see(time.Now())
 	one(t, conn, "set default_transaction_read_only = on")
 	await(t, "each of its transactions is read-only", func() bool { r.see(time.Now()); return where() }, r.testProxy)
 	one(t, conn, "begin read write")
