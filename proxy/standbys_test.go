@@ -211,7 +211,7 @@ func readsWhatTheClientHas(t *testing.T, c trio) {
 		require.Equal(t, "mine!", name)
 		return where
 	}
-	await(t, "it reads on the standby", query, r.testProxy)
+	await(t, "it reads on the standby", func() bool { r.see(time.Now()); return query() }, r.testProxy)
 	r.none()
 	require.False(t, query(), "there is no standby any more")
 	r.see(time.Now())
