@@ -115,6 +115,11 @@ func actions() []string {
 		"load 'plpgsql'", "set search_path to pg_temp, s%n", "create view v%c%n as select 1", "drop view if exists v%c%n",
 		"begin; reset work_mem; show work_mem; commit", "begin; set local datestyle to default", "set local application_name to default", "reset application_name",
 		"select pg_advisory_lock_shared(%n + 30)", "select pg_advisory_unlock_shared(%n + 30)", "explain (costs off) execute p%n", "prepare p%n (int) as select $1 + %n", "execute p%n (5)",
+		// What texts do not show.
+		"insert into ht values (%n)", "!insert into ht values (%n)", "insert into hd (a) values (%n)", "select %n === 1", "!select count(*) from hv", "insert into hr values (%n)",
+		"select count(*) from hp", "select a::int from hc", "insert into hdom values (%n)", "update hk set a = a where c = %c", "select htotal(%n)", "insert into hl values (%n)",
+		"insert into h1 values (%c) on conflict do nothing", "insert into h2 values (%c)", "delete from h1 where a = %c", "insert into htemp values (%n)", "begin; insert into ht values (%n); rollback",
+		"select count(*) from ht", "create or replace view hv%c%n as select * from hv", "select coalesce(current_setting('app.hidden', true), '')",
 	}
 }
 
@@ -141,7 +146,7 @@ func walkTwins(t *testing.T, c *pgtest.Cluster, random *rand.Rand, steps int) {
 		c.ExecIn(t, database, twinSchema)
 	}
 	const pool, clients = 7, 6 // each may have to keep a server, and one is listened on
-	p := startFor(t, c.URL(mine, pgcluster.Superuser), func(config *proxy.Config) { config.Pool.MaxConnections = pool })
+	p := startFor(t, c.URL(mine, pgcluster.Superuser), func(config *proxy.Config) { config.Pool.MaxConnections, config.Session.LearnEvery = pool, time.Hour })
 	twins := make([]*pair, clients)
 	dial := func(i int) {
 		direct := strings.Replace(c.URL(theirs, pgcluster.Superuser), "?", "?application_name=twin&", 1)
@@ -221,4 +226,28 @@ create function sets_timeout(n int) returns text language plpgsql as $$ begin re
 create procedure sets_in_procedure(n int) language plpgsql as $$ begin perform set_config('idle_session_timeout', (n * 1000000)::text, false); end $$;
 create function makes_temp(n int) returns void language plpgsql as $$ begin execute format('create temp table if not exists tt%s (a int)', n); end $$;
 create function locks(n int) returns boolean language sql as $$ select pg_try_advisory_lock(n + 10) $$;
+create function hset(n int) returns int language plpgsql as $$ begin
+	perform set_config('lock_timeout', n || 's', false), set_config('app.hidden', 'h' || n, false); return n; end $$;
+create function hfires() returns trigger language plpgsql as $$ begin perform hset(4); return coalesce(new, old); end $$;
+create function hlocks() returns trigger language plpgsql as $$ begin perform pg_try_advisory_lock(new.a + 50); return new; end $$;
+create function htemps() returns trigger language plpgsql as $$ begin execute format('create temp table if not exists tt%s (a int)', new.a); return new; end $$;
+create table ht (a int); create trigger t after insert on ht for each row execute function hfires();
+create table hl (a int); create trigger t before insert on hl for each row execute function hlocks();
+create table htemp (a int); create trigger t before insert on htemp for each row execute function htemps();
+create table hd (a int, b int default hset(5));
+create function hequals(int, int) returns boolean language plpgsql as $$ begin return hset(6) = 6; end $$;
+create operator === (leftarg = int, rightarg = int, function = hequals);
+create view hv as select hset(7) as a;
+create table hr (a int); create rule r as on insert to hr do also select hset(8);
+create table hp (a int); insert into hp values (1); alter table hp enable row level security; create policy p on hp using (hset(9) > 0);
+create type hkind as (a int); create function hturns(hkind) returns int language plpgsql as $$ begin return hset(10); end $$;
+create cast (hkind as int) with function hturns(hkind); create table hc (a hkind); insert into hc values (row(1));
+create function hchecks(int) returns boolean language plpgsql as $$ begin return hset(11) > 0; end $$;
+create domain hpositive as int check (hchecks(value)); create table hdom (a hpositive);
+create table hk (c int, a int check (hchecks(a))); insert into hk select n, 1 from generate_series(0, 5) as n;
+create function hadds(int, int) returns int language plpgsql as $$ begin return hset(12); end $$;
+create aggregate htotal(int) (sfunc = hadds, stype = int);
+create table h1 (a int primary key); create table h2 (a int references h1 on delete cascade);
+create trigger t after delete on h2 for each row execute function hfires();
+grant all on all tables in schema public to twin_role;
 `

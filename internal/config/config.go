@@ -88,6 +88,7 @@ type Timeouts struct {
 // Session is how the state of clients' sessions is kept apart.
 type Session struct {
 	SentinelEvery int // Releases.
+	LearnEvery    time.Duration
 	OnUnsupported OnUnsupported
 	Explain       bool // A dry run.
 }
@@ -274,7 +275,7 @@ func Default() Config {
 		Failover:           Failover{Hold: 10 * time.Second, MaxLostWAL: 16 << 20},
 		Client:             Client{MaxClients: 10_000, LoginTimeout: time.Minute, WriteTimeout: time.Minute},
 		PreparedStatements: PreparedStatements{Max: 200, MaxPerClient: 5000},
-		Session:            Session{SentinelEvery: 10_000, OnUnsupported: UnsupportedPin},
+		Session:            Session{SentinelEvery: 10_000, LearnEvery: time.Minute, OnUnsupported: UnsupportedPin},
 		ClientAuth:         ClientAuth{Method: AuthTrust, UnknownUsers: UnknownReject},
 		ClientTLS:          ClientTLS{Mode: TLSDisable, MinVersion: TLS12},
 		Drain:              Drain{Timeout: 30 * time.Second, MinLinger: 5 * time.Second, QuietPeriod: 3 * time.Second},

@@ -139,6 +139,11 @@ func (c *Config) poolOptions() []option {
 		doc: "Every so many releases the server that is released is asked, off the client's path, whether it holds anything of its client. " +
 			"What should never happen closes it, is logged, and counts in pgsidecar_state_leaks_total. 0 asks never, 1 always.",
 	}, {
+		key: "session.learn_every", value: duration(&c.Session.LearnEvery, 0, maxTimeout),
+		doc: "How long what has been learned of a database is believed: which functions change the session that runs them, and what runs those " +
+			"unseen (triggers, defaults, views, operators and the like). Statements that name any of it are followed by the question what the session " +
+			"holds. What clients of this proxy change is noticed at once, what others do after this time. 0 learns nothing.",
+	}, {
 		key: "session.on_unsupported", value: onUnsupported(&c.Session.OnUnsupported),
 		doc: "What becomes, in pool mode transaction, of statements whose effect only one server connection can keep (temporary tables, session " +
 			"advisory locks, WITH HOLD and others): pin, the client keeps its connection until that is gone; warn, so it does and is told by a WARNING; " +

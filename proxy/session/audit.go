@@ -36,6 +36,8 @@ func (s *Session) judge() bool {
 		if s.link == nil {
 			return true // given away
 		}
+	} else if l.settleHidden() && s.pinned == nil && s.is(touched) {
+		s.effects |= state.Unseen
 	}
 	s.settleUnlisten()
 	s.set(undone|committed, false)
@@ -52,7 +54,7 @@ func (s *Session) judge() bool {
 	case e.Has(state.SequenceRead):
 		s.pinFor(state.SequenceRead, lasting)
 	}
-	if s.effects.Has(audited) || state.Suspicious(s.effects) || s.createsTemp() || (s.pinned != nil && s.effects.Has(releasing)) {
+	if s.effects.Has(audited|state.Unseen) || state.Suspicious(s.effects) || s.createsTemp() || (s.pinned != nil && s.effects.Has(releasing)) {
 		if s.unnamed != nil && !s.unnamed.Kept() {
 			return true // the question would drop it; the session is pinned as long as it is there
 		}
@@ -77,7 +79,7 @@ func (s *Session) createsTemp() bool {
 func (s *Session) audit() {
 	l := s.link
 	l.answer, l.audited = l.answer[:0], false
-	l.tainted = l.tainted || state.Suspicious(s.effects) // a custom setting made inside a function may not be known by name
+	l.tainted = l.tainted || state.Suspicious(s.effects) || s.effects.Has(state.Unseen) // a custom setting made inside a function may not be known by name
 	s.effects = 0
 	s.set(stalled, true)
 	s.askNow(purposeAudit, state.AuditSQL(s.who.Pool.User(), s.worker.shared.Custom.names()))

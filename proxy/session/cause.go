@@ -18,7 +18,7 @@ type cause struct {
 
 const (
 	// leaving are the effects of texts that are noted.
-	leaving = audited | state.SequenceRead | forEver | state.Suspect |
+	leaving = audited | state.SequenceRead | forEver | state.Suspect | state.Unseen |
 		state.DDL // where search_path begins with pg_temp
 
 	maxCauses    = 16

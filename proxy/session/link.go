@@ -99,6 +99,8 @@ func (s *Session) linkTo(l *Server) {
 	s.since = loop.Nanos()
 	s.set(touched, false)
 	l.since = w.Loop.Nanos()
+	l.consult()
+	l.observe()
 	w.servers.add(l)
 	w.gauges.Active.Add(1)
 	w.sweeper.start()
@@ -115,6 +117,7 @@ func (s *Session) unlink() *Server {
 	}
 	s.link, l.session = nil, nil
 	l.custom, l.resets = nil, nil
+	l.endChange()
 	l.causes.forget()
 	s.deallocations = nil // portals end with their transaction
 	w.servers.remove(l)
@@ -186,7 +189,7 @@ func (s *Session) settlePrivate() {
 
 // part takes the server away from a session that ends, whatever the server is doing.
 func (s *Session) part(m manner) {
-	clean := s.virtual() && s.pinned == nil && !s.effects.Has(audited) && !state.Suspicious(s.effects)
+	clean := s.virtual() && s.pinned == nil && !s.effects.Has(audited|state.Unseen) && !state.Suspicious(s.effects)
 	idle := s.between()
 	untouched, unwanted := !s.is(touched), s.is(unwanted)
 	torn := s.is(touched) && (s.scan.Left() > 0 || s.who.Mode == Replication) // whose messages are not looked at

@@ -204,6 +204,7 @@ func (s *Session) parseLarge(e *edit, at int, p wire.Piece) next {
 		return more
 	}
 	st := s.worker.table.Anonymous()
+	s.link.changesHidden()
 	noteCause(&s.link.causes, state.Unknown, rest)
 	s.pin(state.Unknown, pinLargeStatement, pinLargeStatement, lasting)
 	s.does(st.Effects)
@@ -245,9 +246,10 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 		return s.bindRefusal(e, at, p, portal, st.Effects, st.Query())
 	}
 	if st != nil {
-		s.does(st.Effects)
-		if st.Effects.Has(leaving) {
-			noteCause(&l.causes, st.Effects, st.Query())
+		effects := st.Effects | s.unseenOf(st)
+		s.does(effects)
+		if effects.Has(leaving) {
+			noteCause(&l.causes, effects, st.Query())
 		}
 	}
 	if st != nil && s.resets(st.Effects) {

@@ -20,9 +20,12 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 		return taken
 	}
 	entry := server.Entry{Kind: server.Query, Unnamed: true, Client: s.unnamed, Server: l.Unnamed}
-	effects := state.Unknown // longer than what is looked at
+	effects, unseen := state.Unknown, state.Effect(0) // longer than what is looked at
 	if p.End {
 		effects = state.Effects(queryText(p))
+		unseen = s.unseen(queryText(p), effects)
+	} else {
+		l.changesHidden()
 	}
 	if p.End && effects.Has(pinning) && s.refuses(effects, string(queryText(p))) {
 		e.cut(at, at+len(p.Data))
@@ -46,9 +49,9 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	if effects.Has(state.Unlisten|state.UnlistenAll) && p.End {
 		s.followUnlisten(queryText(p))
 	}
-	s.does(effects)
-	if effects.Has(leaving) {
-		noteCause(&l.causes, effects, bytes.TrimRight(wire.Body(p.Data), "\x00"))
+	s.does(effects | unseen)
+	if (effects | unseen).Has(leaving) {
+		noteCause(&l.causes, effects|unseen, bytes.TrimRight(wire.Body(p.Data), "\x00"))
 	}
 	if p.End && s.resets(effects) {
 		s.followResets(effects, queryText(p))

@@ -19,41 +19,72 @@ const purposeSentinel uint8 = 100
 // sentinelTimeout is how long a server may take to answer.
 const sentinelTimeout = 5 * time.Second
 
-// giveBack releases the server, if it is its turn after the sentinel has looked at it.
-func (l *Server) giveBack() {
+// observe decides, when a server is linked, whether it is its turn to be looked at when it is released: only then the texts
+// are kept that it meets meanwhile.
+func (l *Server) observe() {
 	w := l.worker
-	if every := w.config.SentinelEvery; every > 0 && l.cancels == 0 {
-		if w.released++; w.released >= every {
-			w.released = 0
-			l.watch()
-			return
+	l.observed = false
+	if every := w.config.SentinelEvery; every > 0 {
+		if w.linked++; w.linked >= every {
+			w.linked = 0
+			l.observed, l.seen = true, seen{}
 		}
 	}
-	l.release()
+}
+
+// giveBack releases the server after whatever it is to be asked.
+func (l *Server) giveBack() {
+	switch {
+	case l.observed && l.cancels == 0:
+		l.watch()
+	case !l.learn():
+		l.release()
+	}
 }
 
 // watch asks for the audit.
 func (l *Server) watch() {
-	w := l.worker
-	l.watched, l.audited, l.failure, l.answer = true, false, nil, nil
-	l.since = w.Loop.Nanos()
-	w.servers.add(l)
-	w.sweeper.start()
-	l.Replies.Push(server.Entry{Kind: server.Query, Fate: server.Swallow, Purpose: purposeSentinel})
-	l.Unnamed, l.UnnamedSegment = nil, 0
-	l.NextSegment()
-	sql := state.AuditSQL(l.pool.User(), w.shared.Custom.names())
-	if l.Write(wire.AppendQuery(nil, sql)) != nil {
-		w.Loop.Later((*delivered)(l))
+	l.question(state.AuditSQL(l.pool.User(), l.worker.shared.Custom.names()), purposeSentinel)
+}
+
+// seen are texts that an observed server has met: what can be said of them, so that they can be named and recognised.
+type seen struct {
+	fingerprints []uint64
+	outlines     []string
+}
+
+// maxSeen bounds what is kept of one transaction.
+const maxSeen = 50
+
+func (t *seen) note(text []byte) {
+	if len(t.fingerprints) < maxSeen {
+		t.fingerprints = append(t.fingerprints, state.Fingerprint(text))
+		t.outlines = append(t.outlines, state.Outline(text, maxOutline))
 	}
 }
 
 func (l *Server) unwatch() {
 	l.watched = false
 	l.worker.servers.remove(l)
+	if l.study != nil {
+		l.study = nil
+		l.learned.abandon()
+	}
 }
 
-// examine reads what the server answers to the sentinel.
+// press ends the wait for an answer that takes too long.
+func (l *Server) press(now int64) {
+	limit, why := sentinelTimeout, "sentinel got no answer"
+	if l.study != nil {
+		limit, why = studyTimeout, "study got no answer"
+	}
+	if now-l.since > int64(limit) {
+		l.unwatch()
+		l.retire(why)
+	}
+}
+
+// examine reads what the server answers when nobody has it.
 func (l *Server) examine() {
 	for l.watched {
 		buf, err := l.Read()
@@ -65,10 +96,14 @@ func (l *Server) examine() {
 			l.gone()
 			return
 		}
-		if l.Replies.Settled() {
+		switch t := l.study; {
+		case !l.Replies.Settled():
+		case t == nil:
 			l.unwatch()
 			l.pronounce()
 			return
+		case !t.reading:
+			t.answered()
 		}
 	}
 }
@@ -118,9 +153,13 @@ func (l *Server) pronounce() {
 		w.Stats.StateLeaks.Inc()
 		w.log().Error("a released server holds state of its client: closed; please report this",
 			attrPID(l), slog.String("user", l.pool.User()), slog.String("database", l.pool.Database()),
-			slog.String("reason", reason), slog.Any("settings", found.Settings), slog.Any("expected", l.Settings.List()))
+			slog.String("reason", reason), slog.Any("settings", found.Settings), slog.Any("expected", l.Settings.List()),
+			slog.Any("statements", l.seen.outlines))
+		if l.learned != nil {
+			l.learned.catch(l.seen.fingerprints)
+		}
 		l.retire("state leak")
-	default:
+	case !l.learn():
 		l.release()
 	}
 }

@@ -47,7 +47,8 @@ type Server struct {
 	unwanted  bool  // what it still does is to be cancelled
 	torn      bool  // it may have got only a part of a message, of which it would take a Terminate for the rest
 	cancels   int   // cancel requests on their way
-	watched   bool  // the sentinel is looking at it
+	watched   bool  // it is being asked something, and nobody has it
+	observed  bool  // the sentinel will look at it when it is released
 	astray    bool  // a cancel request has failed: it may still be on its way
 	releasing bool  // to be released when those have ended
 	retiring  string
@@ -59,6 +60,11 @@ type Server struct {
 	failure   []byte   // the body of the ErrorResponse to a request of the session's own
 	refused   uint8    // the purpose of that request
 	opened    bool     // Welcomes has been told
+	learned   *Learned // what is known of its database; nil: nothing is looked for
+	version   uint64   // of that, when the transaction began
+	changing  bool     // the linked session's transaction may change it
+	study     *study   // under way, or nil
+	seen      seen     // texts of the linked session, if it is observed
 	evicted   atomic.Pointer[string]
 
 	words *wire.Error // that a server which shuts down has ended with, kept from the client that outlives it; nil: none

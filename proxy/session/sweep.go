@@ -32,10 +32,7 @@ func (t *sweeper) Run() {
 	w.servers.each(func(l *Server) {
 		switch {
 		case l.watched:
-			if now-l.since > int64(sentinelTimeout) {
-				l.unwatch()
-				l.retire("sentinel got no answer")
-			}
+			l.press(now)
 		case l.leaving:
 			l.hasten(now)
 		case l.session != nil:

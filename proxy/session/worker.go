@@ -27,6 +27,10 @@ type Config struct {
 	// SentinelEvery makes every so many released servers prove that they hold nothing of their client; 0: none has to.
 	SentinelEvery int
 
+	// LearnEvery is how long what a database hides from the texts of statements is believed to stay as it is; 0: nothing is
+	// looked for.
+	LearnEvery time.Duration
+
 	// Explain makes a dry run: what RefuseUnsupported would refuse is run and reported, and so is, in mode WholeSession,
 	// what would pin in mode Transaction.
 	Explain bool
@@ -70,6 +74,8 @@ type Shared struct {
 	Hubs     *Hubs
 	Standbys *standby.Set
 
+	Databases *Databases
+
 	// Ended is called, on its loop, when a session has ended, right before its client is closed.
 	Ended func(*Client)
 
@@ -99,8 +105,11 @@ func NewShared(log *slog.Logger, errors *stats.ErrorCounts) *Shared {
 		Pins:     newPins(),
 		Hubs:     new(Hubs),
 		Standbys: new(standby.Set),
-		Ended:    func(*Client) {},
-		Suspect:  func() {},
+
+		Databases: new(Databases),
+
+		Ended:   func(*Client) {},
+		Suspect: func() {},
 
 		CancelElsewhere: noCancelElsewhere,
 
@@ -130,7 +139,7 @@ type Worker struct {
 	welcomed map[Profile]*Client // see alike
 
 	sweeper    sweeper
-	released   int // servers, for the sentinel
+	linked     int // servers, for the sentinel
 	draining   bool
 	departures *departures // where sessions are to move, or nil
 	gauges     Gauges

@@ -73,19 +73,12 @@ func AuditSQL(user string, custom []string) []byte {
 // DecodeAudit reads the DataRow messages, with their headers, of an answer to AuditSQL. ok is false when they are not.
 func DecodeAudit(rows []byte) (a Audit, ok bool) {
 	for len(rows) > 0 {
-		if len(rows) < 7 || rows[0] != 'D' {
-			return a, false
-		}
-		size := 1 + int(binary.BigEndian.Uint32(rows[1:]))
-		if size < 7 || size > len(rows) {
-			return a, false
-		}
-		columns, ok := decodeRow(rows[5:size])
+		columns, rest, ok := nextRow(rows)
 		if !ok || len(columns) != 3 {
 			return a, false
 		}
 		a.add(columns[0], columns[1], columns[2])
-		rows = rows[size:]
+		rows = rest
 	}
 	return a, true
 }
@@ -128,6 +121,19 @@ func (a *Audit) SettingsOf(known *Settings, set []string) []Setting {
 		}
 	}
 	return settings
+}
+
+// nextRow reads the first of some DataRow messages, with their headers. NULL is the empty string.
+func nextRow(rows []byte) (columns []string, rest []byte, ok bool) {
+	if len(rows) < 7 || rows[0] != 'D' {
+		return nil, nil, false
+	}
+	size := 1 + int(binary.BigEndian.Uint32(rows[1:]))
+	if size < 7 || size > len(rows) {
+		return nil, nil, false
+	}
+	columns, ok = decodeRow(rows[5:size])
+	return columns, rows[size:], ok
 }
 
 func decodeRow(body []byte) (columns []string, ok bool) {

@@ -110,6 +110,8 @@ const (
 	Function
 	// Unknown is a text that could not be understood.
 	Unknown
+	// Unseen is no effect of a text: it is used where what the text does not show is not known either (see Hidden).
+	Unseen
 )
 
 // Has tells whether any of the given effects is in the set.

@@ -45,6 +45,34 @@ func sessionFunction(folded []byte) Effect {
 	return 0
 }
 
+// sessionBuiltins are the built-in functions that change their session in a way that another session on the same server would
+// notice, by themselves or by the text that they run.
+func sessionBuiltins() []string {
+	return []string{
+		"set_config", "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared",
+		"setseed", "pg_backup_start", "pg_replication_origin_session_setup", "pg_replication_origin_session_reset",
+		"query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "cursor_to_xml", "cursor_to_xmlschema",
+		"table_to_xml", "table_to_xml_and_xmlschema", "schema_to_xml", "schema_to_xml_and_xmlschema", "database_to_xml",
+		"database_to_xml_and_xmlschema", "ts_stat", "ts_rewrite",
+	}
+}
+
+// runsText tells whether a function, as its name is written, runs a text that it is given, or reads whatever it is told to.
+func runsText(name []byte) bool {
+	var buffer [maxNameLength]byte
+	if name[0] == '"' {
+		name = name[1 : len(name)-1]
+	}
+	switch string(foldInto(&buffer, name)) {
+	case "query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "cursor_to_xml", "cursor_to_xmlschema",
+		"table_to_xml", "table_to_xml_and_xmlschema", "schema_to_xml", "schema_to_xml_and_xmlschema", "database_to_xml",
+		"database_to_xml_and_xmlschema", "ts_stat", "ts_rewrite", "crosstab", "crosstab2", "crosstab3", "crosstab4",
+		"crosstabn", "connectby", "xpath_table":
+		return true
+	}
+	return false
+}
+
 // writingFunction knows volatile built-in functions that leave nothing in the session but that a standby refuses. All
 // that no list has is Function.
 func writingFunction(folded []byte) Effect {
@@ -178,7 +206,7 @@ func catalogFunction(folded []byte) bool {
 // random values, sizes and figures of the server, locks of the transaction.
 func harmlessVolatile(folded []byte) bool {
 	switch string(folded) {
-	case "clock_timestamp", "gen_random_uuid", "lo_close", "lo_get", "lo_lseek", "lo_lseek64", "lo_open", "lo_tell", "lo_tell64",
+	case "array_sample", "array_shuffle", "clock_timestamp", "gen_random_uuid", "lo_close", "lo_get", "lo_lseek", "lo_lseek64", "lo_open", "lo_tell", "lo_tell64",
 		"loread", "pg_advisory_xact_lock", "pg_advisory_xact_lock_shared", "pg_blocking_pids", "pg_cancel_backend",
 		"pg_control_checkpoint", "pg_control_init", "pg_control_recovery", "pg_control_system",
 		"pg_current_logfile", "pg_current_wal_flush_lsn", "pg_current_wal_insert_lsn", "pg_current_wal_lsn",
@@ -188,7 +216,7 @@ func harmlessVolatile(folded []byte) bool {
 		"pg_relation_size", "pg_reload_conf", "pg_safe_snapshot_blocking_pids", "pg_sequence_last_value", "pg_sleep",
 		"pg_sleep_for", "pg_sleep_until", "pg_stat_clear_snapshot", "pg_stat_file", "pg_table_size",
 		"pg_tablespace_size", "pg_terminate_backend", "pg_total_relation_size", "pg_try_advisory_xact_lock",
-		"pg_try_advisory_xact_lock_shared", "pg_xact_commit_timestamp", "pg_xact_status", "random", "timeofday",
+		"pg_try_advisory_xact_lock_shared", "pg_xact_commit_timestamp", "pg_xact_status", "random", "random_normal", "timeofday",
 		"txid_status", "uuidv4", "uuidv7":
 		return true
 	}

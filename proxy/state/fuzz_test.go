@@ -83,3 +83,47 @@ func upperASCII(sql []byte) []byte {
 	}
 	return upper
 }
+
+// FuzzHidden looks for a text behind which a name, or the command of a body, is overlooked.
+func FuzzHidden(f *testing.F) {
+	for _, sql := range corpus() {
+		f.Add([]byte(sql))
+	}
+	for _, sql := range []string{"case when a then b else c end", "<<l>>", "begin if x then", "'\\'", "((", "a===b", "U&\"\\0061\"", "$1$", ">>>"} {
+		f.Add([]byte(sql))
+	}
+	hidden := &Hidden{always: map[string]struct{}{"secret": {}}, operators: []string{"==="}}
+	f.Fuzz(func(t *testing.T, sql []byte) {
+		for _, behind := range []string{"\n;select * from secret", "\n;select a === b", "\n;select a===-1"} {
+			text := slices.Concat(sql, []byte(behind))
+			if shown := Effects(text); !shown.Has(Unknown) && hidden.Effects(text, shown) == 0 {
+				t.Fatalf("%q hides something", text)
+			}
+		}
+		for _, behind := range []string{"\n;begin set work_mem to '1MB'; end", "\n;begin perform set_config('a.b', 'c', false); end"} {
+			if body := slices.Concat(sql, []byte(behind)); bodyEffects(body) == 0 && balanced(sql) {
+				t.Fatalf("%q changes the session", body)
+			}
+		}
+	})
+}
+
+// balanced tells whether the parentheses of a text are, in both readings: PL/pgSQL refuses a body in which they are not.
+func balanced(sql []byte) bool {
+	for _, escapes := range []bool{false, true} {
+		depth := 0
+		l := lexer{src: sql, escapes: escapes}
+		for t := l.next(); t != end; t = l.next() {
+			switch t {
+			case '(':
+				depth++
+			case ')':
+				depth--
+			}
+		}
+		if depth != 0 {
+			return false
+		}
+	}
+	return true
+}

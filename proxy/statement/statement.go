@@ -29,6 +29,26 @@ type Statement struct {
 	// stale counts how often a server refused to go on with a plan of it ("cached plan must not change result type").
 	// What was prepared before the latest refusal is prepared anew.
 	stale atomic.Uint32
+
+	// unseen is what was last said about it. One statement may be asked about by two databases in turn, which costs a look
+	// at its text each time.
+	unseen atomic.Pointer[judgement]
+}
+
+// judgement is what a statement does behind what its text shows.
+type judgement struct {
+	hidden  *state.Hidden
+	effects state.Effect
+}
+
+// Unseen returns what the statement may do, besides its Effects, in a database that hides this.
+func (s *Statement) Unseen(hidden *state.Hidden) state.Effect {
+	last := s.unseen.Load()
+	if last == nil || last.hidden != hidden {
+		last = &judgement{hidden, hidden.Effects([]byte(s.Query()), s.Effects)}
+		s.unseen.Store(last)
+	}
+	return last.effects
 }
 
 // Query returns the statement's text.
