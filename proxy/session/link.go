@@ -100,7 +100,8 @@ func (s *Session) linkTo(l *Server) {
 	s.set(touched, false)
 	l.since = w.Loop.Nanos()
 	l.consult()
-	l.observe()
+	l.observed = s.virtual() && w.observes()
+	l.seen = seen{}
 	w.servers.add(l)
 	w.gauges.Active.Add(1)
 	w.sweeper.start()

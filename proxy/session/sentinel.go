@@ -19,17 +19,18 @@ const purposeSentinel uint8 = 100
 // sentinelTimeout is how long a server may take to answer.
 const sentinelTimeout = 5 * time.Second
 
-// observe decides, when a server is linked, whether it is its turn to be looked at when it is released: only then the texts
-// are kept that it meets meanwhile.
-func (l *Server) observe() {
-	w := l.worker
-	l.observed = false
-	if every := w.config.SentinelEvery; every > 0 {
-		if w.linked++; w.linked >= every {
-			w.linked = 0
-			l.observed, l.seen = true, seen{}
-		}
+// observes decides, when a server is linked, whether it is its turn to be looked at when it is released: only then the texts are kept
+// that it meets meanwhile.
+func (w *Worker) observes() bool {
+	if w.config.SentinelEvery <= 0 {
+		return false
 	}
+	w.linked++
+	if w.linked < w.config.SentinelEvery {
+		return false
+	}
+	w.linked = 0
+	return true
 }
 
 // giveBack releases the server after whatever it is to be asked.
@@ -126,6 +127,10 @@ func (l *Server) collect(buf []byte) bool {
 			l.Replies.Fail()
 			l.failure = append([]byte(nil), wire.Body(p.Data)...)
 			continue
+		case p.Type == wire.ParameterStatus && p.Start: // the server has read its configuration again
+			if name, value, ok := wire.ParseStatus(wire.Body(p.Data)); ok && l.Report(name, value) {
+				l.worker.shared.Welcomes.changed(l.pool)
+			}
 		case p.Type == wire.ReadyForQuery:
 			l.Status = p.Data[len(p.Data)-1]
 		}

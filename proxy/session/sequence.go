@@ -16,8 +16,11 @@ const usesSequence = state.Sequence | state.Write
 
 // noteSequences notes, after a transaction, whose values the linked server remembers.
 func (s *Session) noteSequences() {
-	if s.effects.Has(usesSequence) || state.Suspicious(s.effects) {
-		s.link.user, s.sequences = s, s.link
+	switch l := s.link; {
+	case s.effects.Has(usesSequence):
+		l.user, s.sequences = s, l
+	case state.Suspicious(s.effects) && l.user != s:
+		l.user = nil // it may have used one, besides those of an earlier client
 	}
 }
 

@@ -30,7 +30,7 @@ type Server struct {
 	workers   []*Worker      // all of them
 	transport loop.Transport // while it is on no loop
 	session   *Session       // that it is linked to, or nil
-	user      *Session       // whose values of sequences it remembers, or nil: the last one that may have used one here
+	user      *Session       // whose values of sequences it remembers, or nil: the last one that has used one here
 	hub       *Hub           // that listens on it, or nil
 	links     links[Server]
 

@@ -71,7 +71,6 @@ func (h *Hidden) in(sql []byte, escapes, writes bool) (found, doubtful bool) {
 	return found, doubtful
 }
 
-
 // With returns what is hidden when texts with these fingerprints, too, leave something.
 func (h *Hidden) With(caught map[uint64]struct{}) *Hidden {
 	if len(caught) == 0 {

@@ -15,9 +15,9 @@ const maxBodies = "8388608"
 
 // harmlessExtensions are those whose routines leave nothing in the session.
 const harmlessExtensions = `'{adminpack,amcheck,autoinc,bloom,btree_gin,btree_gist,citext,cube,dict_int,dict_xsyn,earthdistance,file_fdw,` +
-	`fuzzystrmatch,hll,hstore,hypopg,insert_username,intarray,isn,lo,ltree,moddatetime,pageinspect,pg_buffercache,pg_freespacemap,` +
-	`pg_logicalinspect,pg_overexplain,pg_prewarm,pg_stat_statements,pg_surgery,pg_trgm,pg_visibility,pg_walinspect,pgcrypto,` +
-	`pgrowlocks,pgstattuple,postgres_fdw,refint,seg,sslinfo,tcn,tsm_system_rows,tsm_system_time,unaccent,uuid-ossp,vector}'::name[]`
+	`fuzzystrmatch,hll,hstore,hypopg,insert_username,intarray,isn,lo,ltree,moddatetime,pageinspect,pg_buffercache,pg_cron,pg_freespacemap,` +
+	`pg_logicalinspect,pg_overexplain,pg_prewarm,pg_stat_statements,pg_surgery,pg_trgm,pg_visibility,pg_walinspect,pgaudit,pgcrypto,` +
+	`pgrowlocks,pgstattuple,postgres_fdw,refint,seg,sslinfo,tcn,timescaledb,tsm_system_rows,tsm_system_time,unaccent,uuid-ossp,vector}'::name[]`
 
 // routinesSQL asks for the user's routines, with their bodies as ASCII (every other character has become an x, so that no
 // client_encoding matters), and for expressions that call a built-in function which changes the session. An empty text
