@@ -62,6 +62,11 @@ func run(ctx context.Context, in invocation) int {
 		return exitOK
 	}
 	fmt.Fprintln(in.stderr, "pgsidecar: "+err.Error())
+	return codeOf(err)
+}
+
+// codeOf returns the exit code for an error.
+func codeOf(err error) int {
 	if ended, ok := errors.AsType[*exitError](err); ok {
 		return ended.code
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,6 +23,9 @@ func (e *exitError) Error() string {
 
 // detach starts the successor as a process of its own, and returns when that serves or has failed. It is for those who ask by a
 // command that has to end, as systemd does.
+//
+// The successor is a child of whoever runs this command, not of the command: systemd waits for the end of a main process, at
+// a stop, only if that was its own child when it was named.
 func detach(ctx context.Context, in invocation, file string) error {
 	program, err := os.Executable()
 	if err != nil {
@@ -41,7 +43,7 @@ func detach(ctx context.Context, in invocation, file string) error {
 	successor := exec.Command(program, args...) //nolint:noctx,gosec // It outlives this process, and is the same program.
 	successor.Env, successor.ExtraFiles = in.environ, []*os.File{tell}
 	successor.Stdout, successor.Stderr = os.Stdout, os.Stderr
-	successor.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	successor.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_PARENT}
 	err = successor.Start()
 	_ = tell.Close()
 	if err != nil {
@@ -49,27 +51,30 @@ func detach(ctx context.Context, in invocation, file string) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = ready.Close() })
 	defer stop()
-	if _, err := io.ReadFull(ready, make([]byte, 1)); err == nil {
-		return successor.Process.Release()
+	switch code, _ := io.ReadAll(ready); {
+	case len(code) == 0: // It was killed.
+		return &exitError{exitFailure}
+	case code[0] != exitOK:
+		return &exitError{int(code[0])}
 	}
-	err = successor.Wait() // It has closed the pipe by its end.
-	if e, ok := errors.AsType[*exec.ExitError](err); ok {
-		return &exitError{e.ExitCode()}
-	}
-	return fmt.Errorf("the new process has not come up: %w", err)
+	return successor.Process.Release()
 }
 
-// announce tells whoever has started the process that it serves; fd is negative if nobody has asked for that.
-func announce(fd int, log *slog.Logger) {
-	if fd < 0 {
+// announce tells whoever has started the process that it serves; ready is nil if nobody has asked for that.
+func announce(ready *os.File, log *slog.Logger) {
+	if ready == nil {
 		return
 	}
-	file := os.NewFile(uintptr(fd), "ready")
-	if file == nil {
-		return
-	}
-	defer func() { _ = file.Close() }()
-	if _, err := file.Write([]byte{'\n'}); err != nil {
+	defer func() { _ = ready.Close() }()
+	if _, err := ready.Write([]byte{exitOK}); err != nil {
 		log.Warn("whoever has started this process is not told that it serves", slog.Any("error", err))
+	}
+}
+
+// announceEnd tells the exit code of a process that has not come to serve. Its end closes ready, when it has said why. After
+// announce it does nothing.
+func announceEnd(ready *os.File, err error) {
+	if ready != nil && err != nil {
+		_, _ = ready.Write([]byte{byte(codeOf(err))})
 	}
 }

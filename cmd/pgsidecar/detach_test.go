@@ -60,6 +60,9 @@ func TestSuccession_detached_isWhatSystemdNeeds(t *testing.T) {
 	pid, err := strconv.Atoi(mainPID)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	status, err := os.ReadFile("/proc/" + mainPID + "/status")
+	require.NoError(t, err)
+	require.Contains(t, string(status), "\nPPid:\t"+strconv.Itoa(os.Getpid())+"\n", "it is the child of whoever has asked for the reload")
 	<-p.exited
 	require.Zero(t, p.cmd.ProcessState.ExitCode())
 	require.Contains(t, pgtest.Strings(c.Query("show my.own")), "D mine")

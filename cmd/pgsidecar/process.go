@@ -57,7 +57,7 @@ type process struct {
 
 	life       *drain.Life
 	succession *succession
-	ready      int           // Where to announce that it serves; negative: nowhere.
+	ready      *os.File      // Where to announce that it serves; nil: nowhere.
 	reloading  chan struct{} // Holds a token while a reload is under way; they come one after the other.
 
 	mu struct { // Held for assignments only.

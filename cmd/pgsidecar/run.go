@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 
 	"pgsidecar/internal/admin"
@@ -39,7 +40,7 @@ Examples:
 			file := configFlag(flags)
 			takeover := flags.Bool("takeover", false, "take over from the proxy that runs")
 			detached := flags.Bool("detach", false, "with --takeover: start the new proxy as a process of its own, and return when it serves")
-			ready := flags.Int("ready-fd", -1, "a descriptor `N` to write a line to when it serves; --detach uses it")
+			ready := flags.Int("ready-fd", -1, "a descriptor `N` on which to tell that it serves, or its exit code; --detach uses it")
 			return func(ctx context.Context, in invocation) error {
 				if *detached && !*takeover {
 					return &usageError{"--detach is for --takeover: whoever starts the first proxy waits for its end"}
@@ -47,7 +48,13 @@ Examples:
 				if *detached {
 					return detach(ctx, in, file(in))
 				}
-				return runProxy(ctx, in, launch{file: file(in), takeover: *takeover, ready: *ready})
+				how := launch{file: file(in), takeover: *takeover}
+				if *ready >= 0 {
+					how.ready = os.NewFile(uintptr(*ready), "ready")
+				}
+				err := runProxy(ctx, in, how)
+				announceEnd(how.ready, err)
+				return err
 			}
 		},
 	}
@@ -55,9 +62,9 @@ Examples:
 
 // launch is how the proxy is started.
 type launch struct {
-	file     string // The configuration; "" without.
-	takeover bool   // Succeed the process that runs.
-	ready    int    // The descriptor on which it is told when it serves; negative: none.
+	file     string   // The configuration; "" without.
+	takeover bool     // Succeed the process that runs.
+	ready    *os.File // Where it is told when it serves; nil: nowhere.
 }
 
 // runProxy runs the proxy and HTTP until they have ended.
