@@ -7,6 +7,7 @@ SEED     :=
 PGO      := off
 SOAK     := 60s
 READS    := 10m
+FAILOVERS := 50
 LINT     := go tool -modfile=internal/tools/go.mod golangci-lint
 
 # Servers that children would take for their own (psql, pgx and libpq read them) have no place in the tests.
@@ -14,10 +15,10 @@ unexport PGHOST PGPORT PGUSER PGPASSWORD PGDATABASE PGSERVICE PGOPTIONS PGSSLMOD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test vet lint fmt vuln fuzz reads bench regress twins deps clean rollouts upgrades soak release
+.PHONY: help build run test vet lint fmt vuln fuzz reads bench bench-failover regress twins deps clean rollouts upgrades soak release
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/pgsidecar, a static binary; PGO=file guides it by a CPU profile
 	@echo "building bin/pgsidecar $(VERSION)"
@@ -68,6 +69,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s) each
 
 bench: build ## Compare with PgBouncer and a direct connection; BENCH="-quick" passes flags
 	@go run ./bench $(BENCH)
+
+bench-failover: ## Lose FAILOVERS (50) primaries of 15 and of 18 under load, beside PgBouncer (PGBOUNCER=path) and libpq's list of hosts (an hour)
+	@PGSIDECAR_FAILOVERS=$(FAILOVERS) go test -count 1 -timeout 4h -v -run TestFailovers ./cmd/pgsidecar
 
 regress: build ## Run PostgreSQL's own tests through the proxy (half an hour); REGRESS="-mode session" passes flags
 	@go run ./internal/regress $(REGRESS)

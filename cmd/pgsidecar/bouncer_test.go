@@ -63,13 +63,17 @@ func TestRollout_pgbouncerInThePod_forComparison(t *testing.T) {
 func newBouncer(t *testing.T, cluster *pgtest.Cluster, program, name string) *pod {
 	t.Helper()
 	cluster.Exec(t, "create role "+name+" superuser login")
+	return startBouncer(t, program, name, fmt.Sprintf("host=%s port=%d user=%s", cluster.Host(), cluster.Port(), name))
+}
+
+// startBouncer starts PgBouncer for a user, in front of what a connection string names. Its file is pgbouncer.ini in its directory.
+func startBouncer(t *testing.T, program, name, target string) *pod {
+	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) // It runs as another account.
 	require.NoError(t, os.Chmod(dir, 0o777))
 	ini := filepath.Join(dir, "pgbouncer.ini")
-	require.NoError(t, os.WriteFile(ini, fmt.Appendf(nil, "[databases]\n* = host=%s port=%d user=%s\n[pgbouncer]\nlisten_addr =\n"+
-		"unix_socket_dir = %s\nlisten_port = 6432\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_prepared_statements = 200\n",
-		cluster.Host(), cluster.Port(), name, dir), 0o644))
+	configureBouncer(t, dir, target)
 	p := &pod{t: t, name: name, user: name, dir: dir, grace: bouncerGrace, cmd: exec.Command(program, "-q", ini)}
 	if os.Geteuid() == 0 { // It refuses to serve as root.
 		nobody, err := user.Lookup("nobody")
@@ -86,6 +90,14 @@ func newBouncer(t *testing.T, cluster *pgtest.Cluster, program, name string) *po
 		return err == nil
 	})
 	return p
+}
+
+// configureBouncer writes PgBouncer's file: pools of four, as short a patience with servers as it can have, and no other limit.
+func configureBouncer(t *testing.T, dir, target string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "pgbouncer.ini"), fmt.Appendf(nil, "[databases]\n* = %s\n[pgbouncer]\nlisten_addr =\n"+
+		"unix_socket_dir = %s\nlisten_port = 6432\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nmax_prepared_statements = 200\n"+
+		"server_connect_timeout = 2\nserver_login_retry = 0.1\ntcp_user_timeout = 2000\n", target, dir), 0o644))
 }
 
 // restarted is what came of restarts.

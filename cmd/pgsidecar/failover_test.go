@@ -38,7 +38,13 @@ func follow(t *testing.T, content string, clusters ...*pgtest.Cluster) followed 
 		}
 		target.Host += c.Addr()
 	}
-	r := start(t, openProxy, content, "DATABASE_URL="+target.String())
+	return followURL(t, content, target.String())
+}
+
+// followURL is follow for servers that a URL names.
+func followURL(t *testing.T, content, upstream string) followed {
+	t.Helper()
+	r := start(t, openProxy, content, "DATABASE_URL="+upstream)
 	dir := filepath.Dir(r.socket)
 	f := followed{running: r, url: "postgres://postgres@/postgres?host=" + url.QueryEscape(dir) + "&port=6432"}
 	awaitThat(t, "the proxy listens", func() bool {

@@ -170,7 +170,8 @@ func wireSession(c config.Config) session.Config {
 		AcquireTimeout: c.Pool.AcquireTimeout, WriteTimeout: c.Client.WriteTimeout, ClientIdleTimeout: c.Client.IdleTimeout,
 		QueryTimeout: c.Timeouts.Query, TransactionTimeout: c.Timeouts.Transaction, IdleTransactionTimeout: c.Timeouts.IdleTransaction,
 		Consistency: wireConsistency(c.Reads.Consistency), Hold: c.Failover.Hold, ReadOnlyTransactions: c.Reads.ReadOnlyTransactions,
-		SentinelEvery: c.Session.SentinelEvery, LearnEvery: c.Session.LearnEvery, Explain: c.Session.Explain, PreparedPerServer: c.PreparedStatements.Max, PreparedPerClient: c.PreparedStatements.MaxPerClient,
+		SentinelEvery: c.Session.SentinelEvery, LearnEvery: c.Session.LearnEvery, Explain: c.Session.Explain, ResolveCommit: c.Failover.ResolveCommit,
+		PreparedPerServer: c.PreparedStatements.Max, PreparedPerClient: c.PreparedStatements.MaxPerClient,
 	}
 }
 

@@ -66,6 +66,8 @@ type Pool struct {
 type Failover struct {
 	Hold       time.Duration
 	MaxLostWAL int // Bytes; 0: any.
+
+	ResolveCommit bool // COMMITs whose answer was lost are looked up.
 }
 
 // Client bounds the clients and how long they may be idle or slow.

@@ -95,6 +95,10 @@ func (c *Config) upstreamOptions() []option {
 		key: "failover.max_lost_wal", value: number(&c.Failover.MaxLostWAL, 0, 1<<40),
 		doc: "How many bytes of WAL a new primary may lack that the old one was seen to have on its disk. One that lacks more is not " +
 			"used, unless an authority confirms it; what is lost is logged as an error in any case. 0 accepts any loss.",
+	}, {
+		key: "failover.resolve_commit", value: boolean(&c.Failover.ResolveCommit),
+		doc: "Look a COMMIT up whose server was lost before it answered, on the server that is the primary then: the client is told that it took effect, that " +
+			"it was rolled back (40001), or that nobody can know (08007). Each COMMIT carries a small question for that, in the same round trip.",
 	}}
 }
 

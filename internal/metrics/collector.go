@@ -50,7 +50,7 @@ type Collector struct {
 	wait, transaction                                     *prometheus.Desc
 	transactions, statements, bytes, errors               *prometheus.Desc
 	prepared, reparses                                    *prometheus.Desc
-	connects, closed                                      *prometheus.Desc
+	connects, closed, reruns                              *prometheus.Desc
 	pinned, pins, ratio, replays, resets, leaks           *prometheus.Desc
 	drained, takeover                                     *prometheus.Desc
 	reads, standbys                                       *prometheus.Desc
@@ -90,6 +90,8 @@ func NewCollector(source Source, config ConfigSource, build Build) *Collector {
 		connects: desc("server_connects_total", "Connections to PostgreSQL that were opened."),
 		closed:   desc("server_closed_total", "Connections to PostgreSQL that were closed.", "reason"),
 
+		reruns: desc("requests_run_again_total", "Requests run again at another server, because theirs had ended before it did anything."),
+
 		pinned:  desc("pinned_sessions", "Clients that keep their server between transactions.", "reason"),
 		pins:    desc("pins_total", "Times a client began to keep its server between transactions.", "reason"),
 		ratio:   desc("clients_per_busy_server", "Logged-in clients for each connection to PostgreSQL that is in use; 0 when none is."),
@@ -128,7 +130,7 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.clients, c.logins, c.servers, c.limit, c.waiting, c.oldestWait, c.wait, c.transaction, c.transactions, c.statements,
 		c.bytes, c.errors, c.prepared, c.reparses, c.connects, c.closed, c.pinned, c.pins, c.ratio, c.replays, c.resets, c.leaks, c.drained, c.takeover, c.reads, c.standbys, c.phase,
-		c.held, c.targetUp, c.targetRole, c.targetTimeline, c.targetLagBytes, c.targetLag, c.alarms, c.switches, c.switchSeconds, c.switchLost,
+		c.reruns, c.held, c.targetUp, c.targetRole, c.targetTimeline, c.targetLagBytes, c.targetLag, c.alarms, c.switches, c.switchSeconds, c.switchLost,
 		c.buildInfo, c.configInfo, c.reloadOK, c.configModTime,
 	} {
 		descs <- d
@@ -201,6 +203,7 @@ func (c *Collector) collectState(out sink, s *stats.Snapshot) {
 		out.counter(c.pins, p.Count, p.Label)
 	}
 	out.fraction(c.ratio, s.ClientsPerBusyServer())
+	out.counter(c.reruns, s.Totals.Reruns)
 	out.counter(c.replays, s.Totals.StateReplays)
 	out.counter(c.resets, s.Totals.StateResets)
 	out.counter(c.leaks, s.Totals.StateLeaks)

@@ -34,7 +34,7 @@ func full() fixed {
 	totals := stats.Totals{
 		StatementsSimple: 11, StatementsExtended: 12, BytesFromClients: 13, BytesToClients: 14, BytesFromServers: 15, BytesToServers: 16,
 		ReparsesNamed: 17, ReparsesUnnamed: 18, StateReplays: 19, StateResets: 20, StateLeaks: 21,
-		DrainedIdle: 22, DrainedFinished: 23, DrainedCut: 24, TakenOver: 25, HandedOver: 26,
+		DrainedIdle: 22, DrainedFinished: 23, DrainedCut: 24, TakenOver: 25, HandedOver: 26, Reruns: 27,
 		ReadsNone: 81, ReadsBehind: 82, ReadsByChance: 83,
 	}
 	wait.AddTo(&totals.Wait)
@@ -132,6 +132,7 @@ pgsidecar_reads_total{reason="by_chance",target="primary"} 83
 pgsidecar_reads_total{reason="no_standby",target="primary"} 81
 pgsidecar_reads_total{reason="not_yet_shown",target="primary"} 82
 pgsidecar_reads_total{reason="standby",target="b"} 76
+pgsidecar_requests_run_again_total 27
 pgsidecar_server_closed_total{reason="idle"} 55
 pgsidecar_server_connections{pool="a%2Fb/100%25%FF",state="active"} 0
 pgsidecar_server_connections{pool="a%2Fb/100%25%FF",state="closing"} 0

@@ -27,6 +27,9 @@ type Island struct {
 	cable, other string // the names of its ends
 }
 
+// islandPort is the port of all islands. In a network namespace of its own every port is free.
+const islandPort = "5432"
+
 // StartIsland is StartRelay in a network namespace; the test is skipped where the system does not permit one, or has no ip command.
 func StartIsland(t testing.TB, target string) *Island {
 	t.Helper()
@@ -114,7 +117,7 @@ func (i *Island) connect(address string) (listener net.Listener, err error) {
 	}
 	err = i.inside(func() error {
 		var lc net.ListenConfig
-		listener, err = lc.Listen(context.Background(), "tcp", net.JoinHostPort(address, "0"))
+		listener, err = lc.Listen(context.Background(), "tcp", net.JoinHostPort(address, islandPort))
 		return err
 	})
 	return listener, err

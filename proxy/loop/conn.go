@@ -44,6 +44,7 @@ const (
 	watching                   // The poller reports when the socket can be written.
 	failed                     // A write has failed behind the owner's back.
 	queued                     // The outbox may hold bytes for the peer.
+	bounced                    // What the outbox held for the peer could not be written.
 )
 
 // Attach gives a connection to the loop, which tells o of events from now on; when something can be read already,

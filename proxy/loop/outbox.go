@@ -53,6 +53,7 @@ func (l *Loop) sendAll() {
 		c.flags &^= queued
 		if err := c.mail(i); err != nil {
 			c.discard(i + 1)
+			c.flags |= bounced
 			c.fail()
 		} else if c.tail != nil {
 			c.owner.Stuck()

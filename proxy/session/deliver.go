@@ -73,10 +73,19 @@ func (s *Session) replies(l *Server, buf []byte) {
 		s.set(partial, !p.End && !l.cut)
 		at = end
 	}
+	if errors.Is(fault, errAgain) {
+		w.toClient = keepBuffer(e.out) // of an answer that will be given anew
+		s.runAgain(l)
+		return
+	}
 	l.Keep(buf[at:])
 	out := e.result(at)
 	w.toClient = keepBuffer(e.out)
 	s.noteWrite(l)
+	if len(out) > 0 {
+		l.attempt.spend()
+		s.reruns = 0
+	}
 	s.tell(out)
 	switch {
 	case errors.Is(fault, errRefused):
@@ -107,6 +116,9 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 	l.cut = false
 	s.makeUp(e, at) // what comes belongs to a request behind those that were not sent
 	if p.Type == wire.ErrorResponse {
+		if s.neverBegan(p) {
+			return errAgain
+		}
 		s.errorResponse(e, at, p)
 		if l.failure != nil && l.refused == purposeReplay {
 			return errRefused
@@ -125,10 +137,14 @@ func (s *Session) reply(e *edit, at int, p wire.Piece) error {
 		e.cut(at, end)
 		l.cut = true
 	case server.Deliver:
+		l.attempt.heed(p.Type, done, completes)
 	}
 	switch p.Type {
 	case wire.ReadyForQuery:
 		l.Status = p.Data[len(p.Data)-1]
+		if verdict == server.Deliver {
+			l.commit = commitment{}
+		}
 		l.since = s.worker.Loop.Nanos()
 		switch {
 		case l.Status != wire.Idle:
@@ -191,6 +207,7 @@ func (s *Session) makeUp(e *edit, at int) {
 func (s *Session) appendMadeUp(dst []byte, entry server.Entry) []byte {
 	if entry.Name != "" {
 		s.unconfirmed--
+		s.link.attempt.heed(0, entry, true)
 	}
 	if entry.Kind == server.Parse {
 		return wire.AppendEmpty(dst, wire.ParseComplete)
@@ -221,6 +238,8 @@ func (s *Session) completed(done server.Entry) {
 	switch {
 	case done.Purpose == purposeAudit:
 		l.audited = l.failure == nil
+	case done.Purpose == purposeIdentity:
+		l.commit.known = l.failure == nil
 	case done.Purpose == purposeUnlisten && l.failure == nil:
 		s.moved()
 	}
@@ -233,6 +252,7 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 		e.cut(at, at+len(p.Data))
 		return
 	}
+	l.attempt.spend()
 	body := wire.Body(p.Data)
 	if !p.End {
 		body = nil // longer than anything PostgreSQL says; its fields are not looked at

@@ -18,6 +18,9 @@ func (d *drain) Run() {
 	w := (*Worker)(d)
 	w.draining = true
 	w.sessions.each(func(s *Session) {
+		if s.is(resolving) {
+			return // it ends when its client has been told
+		}
 		if s.link == nil || (s.phase == active && (!s.is(touched) || s.between())) {
 			s.drain(&w.Stats.DrainedIdle)
 		}

@@ -64,6 +64,20 @@ func errSwitched() wire.Error {
 	}
 }
 
+func errRolledBack() wire.Error {
+	return wire.Error{
+		Code: "40001", Message: "the transaction was rolled back: its server was lost before it was committed",
+		Hint: "This is certain. Run the transaction again.",
+	}
+}
+
+func errOutcomeUnknown() wire.Error {
+	return wire.Error{
+		Code: "08007", Message: "the server was lost during COMMIT, and what has become of the transaction cannot be found out",
+		Hint: "Look whether it took effect before you run it again.",
+	}
+}
+
 func errHeld(why string) wire.Error {
 	return wire.Error{
 		Code: "57P03", Message: "transactions are held, and this one has waited for failover.hold: " + why,

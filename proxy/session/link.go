@@ -83,6 +83,8 @@ func (s *Session) takeGrant() {
 		s.refuse(refusalFor(err))
 	case s.phase == opening:
 		s.opened()
+	case s.is(resolving):
+		s.askOutcome()
 	default:
 		s.resume()
 	}
@@ -98,6 +100,7 @@ func (s *Session) linkTo(l *Server) {
 	}
 	s.since = loop.Nanos()
 	s.set(touched, false)
+	l.attempt.begin()
 	l.since = w.Loop.Nanos()
 	l.consult()
 	l.observed = s.virtual() && w.observes()
@@ -120,6 +123,7 @@ func (s *Session) unlink() *Server {
 	l.custom, l.resets = nil, nil
 	l.endChange()
 	l.causes.forget()
+	l.commit = commitment{}
 	s.deallocations = nil // portals end with their transaction
 	w.servers.remove(l)
 	w.gauges.Active.Add(-1)
@@ -145,6 +149,11 @@ func (s *Session) settle() {
 	l := s.link
 	switch {
 	case l == nil:
+		return
+	case s.is(resolving):
+		if l.Replies.Settled() && l.Status == wire.Idle {
+			s.learn()
+		}
 		return
 	case l.Replies.Unsure():
 		s.probe()

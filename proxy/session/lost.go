@@ -16,6 +16,14 @@ import (
 
 // serverLost deals with the end of the connection to the linked server.
 func (s *Session) serverLost(l *Server, err error) {
+	switch {
+	case s.is(resolving):
+		s.inquireElsewhere(l)
+		return
+	case s.neverReached(err):
+		s.runAgain(l)
+		return
+	}
 	s.worker.shared.Suspect()
 	answer := errServerLost()
 	switch {
@@ -23,6 +31,9 @@ func (s *Session) serverLost(l *Server, err error) {
 		answer = *l.words
 	case errors.Is(err, errElsewhere):
 		answer = errSwitched()
+	}
+	if l.commit.asked {
+		answer = errOutcomeUnknown()
 	}
 	told := l.dying && l.words == nil // the client has the server's own last words, and expects the end
 	if !told && s.outlives(l) {
@@ -52,11 +63,20 @@ func (s *Session) outlives(l *Server) bool {
 	if s.effects.Has(audited|forEver|state.SequenceRead) || state.Suspicious(s.effects) {
 		return false // it may have changed its session, which is gone
 	}
-	simple := true
+	return l.owesNothingElse()
+}
+
+// owesNothingElse tells whether all that the server owes are answers to the client, and to what is put in front of any transaction.
+func (l *Server) owesNothingElse() bool {
+	nothing := true
 	l.Replies.Owed(func(e *server.Entry) {
-		simple = simple && (e.Purpose == 0 || e.Purpose == purposeReplay || e.Purpose == purposeOrphan)
+		switch e.Purpose {
+		case 0, purposeReplay, purposeForget, purposeOrphan, purposeIdentity:
+		default:
+			nothing = false
+		}
 	})
-	return simple
+	return nothing
 }
 
 // parting tells whether an ErrorResponse is a server's last word before it shuts down, as the one that serves next makes good, and keeps it.
@@ -72,6 +92,10 @@ func (s *Session) parting(p wire.Piece) bool {
 	}
 	switch code := string(wire.ErrorField(body, 'C')); code {
 	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
+		if s.is(resolving) {
+			l.dying = true
+			return true
+		}
 		if !s.outlives(l) {
 			return false
 		}
@@ -88,13 +112,17 @@ func (s *Session) parting(p wire.Piece) bool {
 // outlive parts the session from its server, which is lost, and answers what that owes.
 func (s *Session) outlive(l *Server, answer wire.Error) {
 	answer.Severity = "ERROR"
-	var owed []server.Entry
-	l.Replies.Owed(func(e *server.Entry) { owed = append(owed, *e) })
-	open := l.Replies.Open()
-	for _, entry := range slices.Backward(owed) {
-		s.undo(entry, false)
+	owed := l.owed()
+	last := l.lastWords(owed)
+	switch {
+	case last != nil && l.commit.undone:
+		s.rolledBack(l, last)
+		return
+	case last != nil && s.pursue(l, last):
+		return
 	}
-	if l.Status != wire.Idle {
+	open := l.Replies.Open()
+	if l.Status != wire.Idle && last == nil {
 		s.set(orphaned, true)
 	}
 	waits := l.Replies.Skipping()
@@ -104,6 +132,22 @@ func (s *Session) outlive(l *Server, answer wire.Error) {
 		s.set(refused, told)
 	}
 	s.set(dropping, s.scan.Left() > 0)
+	s.bereave(l, owed)
+	s.tell(out)
+	s.worker.Loop.Later((*continued)(s))
+}
+
+// owed returns what the server owes, from the oldest to the latest.
+func (l *Server) owed() (all []server.Entry) {
+	l.Replies.Owed(func(e *server.Entry) { all = append(all, *e) })
+	return all
+}
+
+// bereave parts the session from its server, which is lost, and undoes what was noted of requests that it has not answered.
+func (s *Session) bereave(l *Server, owed []server.Entry) {
+	for _, entry := range slices.Backward(owed) {
+		s.undo(entry, false)
+	}
 	s.set(undone, true)
 	s.settleUnlisten()
 	s.unlink()
@@ -111,8 +155,6 @@ func (s *Session) outlive(l *Server, answer wire.Error) {
 	s.effects, s.rereads = 0, 0
 	s.set(undone|committed|stalled|forgetting|unwanted, false)
 	l.gone()
-	s.tell(out)
-	s.worker.Loop.Later((*continued)(s))
 }
 
 // answerOwed makes the answers to requests that no server will answer. told is whether the last of them has got its error but not

@@ -97,8 +97,14 @@ func (s *Session) resolve(e *edit, at int) {
 func (s *Session) inspect(p wire.Piece) {
 	l := s.link
 	head := l.Replies.Head()
-	if (p.Type == wire.DataRow || !p.Start) && head != nil && head.Purpose == purposeAudit {
+	if (p.Type != wire.DataRow && p.Start) || head == nil {
+		return
+	}
+	switch head.Purpose {
+	case purposeAudit, purposeOutcome:
 		l.answer = append(l.answer, p.Data...)
+	case purposeIdentity:
+		l.commit.identity = append(l.commit.identity, p.Data...)
 	}
 }
 
@@ -114,6 +120,11 @@ func (s *Session) ownRequestFailed() {
 		Hint:    string(wire.ErrorField(body, 'H')),
 	}
 	attrs := append(s.attrs(), attrPID(l), slog.String("sqlstate", answer.Code), slog.String("message", answer.Message))
+	if l.refused == purposeOutcome {
+		l.answer = nil
+		s.learn()
+		return
+	}
 	if l.refused == purposeAudit && s.phase == opening {
 		s.introduce() // in the client's own spelling
 		return

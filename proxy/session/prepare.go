@@ -261,6 +261,9 @@ func (s *Session) bind(e *edit, at int, p wire.Piece) next {
 	if st != nil && st.Rereads {
 		s.reread()
 	}
+	if st != nil && s.endsBlock(st.Effects) && s.noteEnd(st.Effects) {
+		s.identifyExtended(e, at)
+	}
 	target := s.nameOnServer(name, st)
 	if instead := s.bindDeallocation(e, at, portal, st); instead != nil {
 		target = instead.Name

@@ -27,6 +27,10 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 	} else {
 		l.changesHidden()
 	}
+	if s.endsBlock(effects) && s.noteEnd(effects) {
+		s.identify(e, at)
+		entry.Server = l.Unnamed
+	}
 	if p.End && effects.Has(pinning) && s.refuses(effects, string(queryText(p))) {
 		e.cut(at, at+len(p.Data))
 		e.out = wire.AppendQuery(e.out, refusalSQL(effects, queryText(p)))

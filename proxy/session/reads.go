@@ -350,8 +350,12 @@ func (s *Session) noteWrite(l *Server) {
 	if s.worker.config.Consistency != StrictConsistency || l.standby != nil || (s.virtual() && !s.is(wrote)) {
 		return
 	}
-	wrote, now := &s.worker.shared.wrote, loop.Nanos()
-	for before := wrote.Load(); before < now && !wrote.CompareAndSwap(before, now); before = wrote.Load() {
+	s.worker.shared.noteWrite(loop.Nanos())
+}
+
+// noteWrite notes that something may have been committed until now.
+func (s *Shared) noteWrite(now int64) {
+	for before := s.wrote.Load(); before < now && !s.wrote.CompareAndSwap(before, now); before = s.wrote.Load() {
 	}
 }
 

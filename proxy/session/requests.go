@@ -11,7 +11,7 @@ import (
 
 // resume goes on with what was kept while the session waited, and then with what the client has sent meanwhile.
 func (s *Session) resume() {
-	if s.phase != active || s.waiting() || s.is(stalled) {
+	if s.phase != active || s.waiting() || s.is(stalled|resolving) {
 		return
 	}
 	if b := s.conn.TakeKept(); b != nil && !s.requests(b) {
@@ -53,7 +53,7 @@ func (s *Session) pump() {
 // readable tells whether the client may be read now, and joins the pool's queue if that is what is missing.
 func (s *Session) readable() bool {
 	switch {
-	case s.phase != active || s.waiting() || s.is(stalled):
+	case s.phase != active || s.waiting() || s.is(stalled|resolving):
 		return false
 	case s.link != nil:
 		return !s.link.Blocked() && !s.link.beingCancelled()
@@ -111,6 +111,10 @@ func (s *Session) requests(buf []byte) bool {
 	e := edit{in: buf, out: w.toServer[:0]}
 	w.local = w.local[:0]
 	at, step := 0, taken
+	from := len(buf) // where what is sent to the server on the client's behalf begins
+	if s.is(touched) {
+		from = 0
+	}
 	var fault error
 	for at < len(buf) && step == taken {
 		p, err := s.scan.Next(buf[at:])
@@ -122,6 +126,9 @@ func (s *Session) requests(buf []byte) bool {
 			break
 		}
 		if step = s.request(&e, at, p); step == taken {
+			if s.is(touched) {
+				from = min(from, at)
+			}
 			at += len(p.Data)
 		}
 	}
@@ -134,8 +141,13 @@ func (s *Session) requests(buf []byte) bool {
 	w.local = keepBuffer(w.local)
 	s.conn.Keep(buf[at:])
 	s.tell(local)
-	if len(out) > 0 && s.link != nil {
-		s.send(out)
+	if s.link != nil {
+		if s.virtual() {
+			s.link.attempt.keep(buf[min(from, at):at])
+		}
+		if len(out) > 0 {
+			s.send(out)
+		}
 	}
 	switch {
 	case s.phase == ended || s.phase == closing:
@@ -158,7 +170,9 @@ func (s *Session) send(out []byte) {
 	if l.began == 0 {
 		l.began = l.since
 	}
-	if err := l.Write(out); err != nil {
+	err := l.Write(out)
+	l.attempt.carried(len(out), l.since, err)
+	if err != nil {
 		// What the server had to say before it closed the connection may still be there to be read.
 		s.worker.Loop.Later((*delivered)(l))
 	}
@@ -341,6 +355,7 @@ func (s *Session) flush() {
 			return
 		}
 		s.worker.local = s.appendMadeUp(s.worker.local, entry)
+		s.link.attempt.spend()
 	}
 }
 
@@ -354,6 +369,10 @@ func describeKind(p wire.Piece) server.Kind {
 // refuse answers the client's next request with an error: up to the next Sync, or one Query.
 func (s *Session) refuse(answer wire.Error) {
 	if s.phase != active {
+		return
+	}
+	if s.is(resolving) {
+		s.conclude("unknown")
 		return
 	}
 	s.refusal = &answer

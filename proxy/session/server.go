@@ -52,6 +52,8 @@ type Server struct {
 	astray    bool  // a cancel request has failed: it may still be on its way
 	releasing bool  // to be released when those have ended
 	retiring  string
+	attempt   attempt
+	commit    commitment
 	causes    causes   // texts of the linked session that may leave something on it
 	resets    []reset  // settings that the linked session has reset, see followResets
 	custom    []string // custom settings that texts of the linked session have set since the last audit

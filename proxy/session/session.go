@@ -54,6 +54,7 @@ type Session struct {
 	refusal   *wire.Error          // what its requests are answered with, up to the next Sync or for one Query
 	since     int64                // loop.Nanos of the beginning of a wait or of the link; without either, of the last request
 	phase     phase
+	reruns    uint8 // how often the request at hand has been made again
 	flags     flags
 
 	deallocations map[string]deallocation // by portal; nil: none
@@ -86,6 +87,7 @@ const (
 	orphaned                     // the server has been lost in a transaction block that the client has not ended
 	wrote                        // what it has run since it was linked may have changed what others see
 	awaiting                     // it waits for a standby that will do
+	resolving                    // what has become of its COMMIT is being looked up; it is not read meanwhile
 )
 
 func (s *Session) is(f flags) bool { return s.flags&f != 0 }
@@ -298,6 +300,7 @@ func (s *Session) abandon(m manner) {
 func (s *Session) end() {
 	w := s.worker
 	s.rest()
+	s.forgetResolution()
 	s.unlistenEverything()
 	s.unpin() // if it has not got a server yet
 	s.phase = ended

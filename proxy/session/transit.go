@@ -147,7 +147,7 @@ func (d *Departure) passed() {
 // half read or half written.
 func (s *Session) movable() bool {
 	switch {
-	case s.phase != active || !s.virtual() || s.is(stays|hungUp|partial|stalled|orphaned) || s.conn.IsTLS():
+	case s.phase != active || !s.virtual() || s.is(stays|hungUp|partial|stalled|orphaned|resolving) || s.conn.IsTLS():
 		return false
 	case s.link != nil && (s.is(touched) || !s.between() || s.link.cancels > 0):
 		return false

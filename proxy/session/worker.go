@@ -40,6 +40,8 @@ type Config struct {
 	// do. It counts for clients that log in from now on.
 	ReadOnlyTransactions bool
 	Hold                 time.Duration // longest wait for a standby where there is none that will do; 0 or less: none
+	// ResolveCommit looks COMMITs up whose server was lost, on the one that serves next.
+	ResolveCommit bool
 
 	PreparedPerServer int // statements that a server holds; default 200, never less than 2
 	PreparedPerClient int // names that a client may have; default 5000
@@ -138,6 +140,8 @@ type Worker struct {
 	waits    []*wait             // free ones
 	welcomed map[Profile]*Client // see alike
 
+	resolutions map[*Session]*resolution
+
 	sweeper    sweeper
 	linked     int // servers, for the sentinel
 	draining   bool
@@ -164,6 +168,8 @@ func NewWorker(l *loop.Loop, shared *Shared, config Config) *Worker {
 		table:  statement.NewTable(&shared.numbers, 0),
 
 		welcomed: make(map[Profile]*Client),
+
+		resolutions: make(map[*Session]*resolution),
 	}
 	w.sweeper.worker = w
 	return w

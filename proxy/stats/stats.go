@@ -36,6 +36,7 @@ type Loop struct {
 	ReparsesNamed   Counter // Parse messages injected because the server did not hold a client's named statement.
 	ReparsesUnnamed Counter // The same for unnamed statements.
 
+	Reruns       Counter // Requests made again of another server, as theirs had ended before it did anything.
 	StateReplays Counter // Times a client's settings were sent ahead of its first message.
 	StateResets  Counter // Times a server was reset before another client could have it.
 	StateLeaks   Counter // Times a released server was found to carry a client's state; must stay 0.
@@ -68,7 +69,7 @@ type Totals struct {
 	StatementsSimple, StatementsExtended                               uint64
 	BytesFromClients, BytesToClients, BytesFromServers, BytesToServers uint64
 	ReparsesNamed, ReparsesUnnamed                                     uint64
-	StateReplays, StateResets, StateLeaks                              uint64
+	Reruns, StateReplays, StateResets, StateLeaks                      uint64
 	DrainedIdle, DrainedFinished, DrainedCut                           uint64
 	HandedOver, TakenOver                                              uint64
 	ReadsNone, ReadsBehind, ReadsByChance                              uint64
@@ -86,6 +87,7 @@ func (l *Loop) AddTo(t *Totals) {
 	t.BytesToServers += l.BytesToServers.Load()
 	t.ReparsesNamed += l.ReparsesNamed.Load()
 	t.ReparsesUnnamed += l.ReparsesUnnamed.Load()
+	t.Reruns += l.Reruns.Load()
 	t.StateReplays += l.StateReplays.Load()
 	t.StateResets += l.StateResets.Load()
 	t.StateLeaks += l.StateLeaks.Load()
