@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"pgsidecar/internal/pgcluster"
 	"pgsidecar/internal/pgtest"
 	"pgsidecar/proxy"
+	"pgsidecar/proxy/stats"
 )
 
 // A twin is a client of the proxy and one that is connected directly, to a database of its own with the same content. Both do
@@ -171,7 +173,7 @@ func walkTwins(t *testing.T, c *pgtest.Cluster, random *rand.Rand, steps int) {
 		if random.IntN(150) == 0 {
 			twins[i].proxied.close()
 			twins[i].direct.close()
-			awaitGone(t, c, theirs, clients-1)
+			awaitGone(t, c, p, theirs, clients-1)
 			dial(i)
 			history = append(history, fmt.Sprintf("%d: connects again", i))
 			continue
@@ -207,9 +209,13 @@ func compareNotes(t *testing.T, i int, w *pair) {
 	require.Equal(t, w.direct.notes, w.proxied.notes, "notifications of client %d", i)
 }
 
-// awaitGone waits until the server has ended the connections that were closed, as the locks go with them.
-func awaitGone(t *testing.T, c *pgtest.Cluster, database string, left int) {
+// awaitGone waits until the server has ended the connections that were closed, those of the proxy's client too, as the locks go with them.
+func awaitGone(t *testing.T, c *pgtest.Cluster, p *testProxy, database string, left int) {
 	t.Helper()
+	await(t, "the proxied client's end", func() bool { return p.Snapshot().Clients.All() <= left })
+	await(t, "its server's end", func() bool {
+		return !slices.ContainsFunc(p.Snapshot().Pools, func(one stats.PoolSnapshot) bool { return one.Closing > 0 })
+	})
 	require.Eventually(t, func() bool {
 		return pgtest.Value[int](t, c, "select count(*)::int from pg_stat_activity where datname = $1", database) <= left
 	}, 20*time.Second, 5*time.Millisecond)
