@@ -150,16 +150,18 @@ packaged() {
     fi
 }
 
-node_drivers() {
+# node_packages NAME DIRECTORY WHAT
+node_packages() {
+    local name=$1 directory=$2 what=$3
     if ! has_npm; then
-        missing "Node.js drivers" "install Node.js with npm"
+        missing "$name" "install Node.js with npm"
         return
     fi
-    [[ -e .local/node/drivers/complete ]] || working "Node.js drivers" "fetching pg and postgres with npm"
-    if node_install drivers; then
-        found "Node.js drivers" ".local/node/drivers: pg, postgres"
+    [[ -e .local/node/$directory/complete ]] || working "$name" "fetching $what with npm"
+    if node_install "$directory"; then
+        found "$name" ".local/node/$directory: $what"
     else
-        missing "Node.js drivers" "npm could not fetch them; see .local/deps.log"
+        missing "$name" "npm could not fetch them; see .local/deps.log"
     fi
 }
 
@@ -189,7 +191,8 @@ all)
     server 18
     python_drivers
     java_driver
-    node_drivers
+    node_packages "Node.js drivers" drivers "pg, postgres"
+    node_packages "Node.js ORMs" mappers "sequelize, knex, drizzle, typeorm"
     packaged "Python ORMs" "python3-sqlalchemy python3-django" /usr/bin/python3 -c 'import sqlalchemy, django'
     packaged "Ruby drivers" "ruby-pg ruby-activerecord" ruby -e 'require "pg"; require "active_record"'
     packaged "Perl driver" "libdbd-pg-perl" perl -MDBD::Pg -e1

@@ -3,21 +3,29 @@ package compat_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// nodeModules is where scripts/deps.sh puts the drivers.
-const nodeModules = "../../.local/node/drivers/node_modules"
-
+// jsDrivers are drivers and object-relational mappers for Node.js.
 func jsDrivers() []driver {
-	postgres := jsDriver("postgres.js", "postgres")
+	postgres := jsDriver("postgres.js", "drivers", "postgres", situations)
 	postgres.differs = oldColumns
-	return []driver{jsDriver("node-postgres", "pg"), postgres}
+	return []driver{
+		jsDriver("node-postgres", "drivers", "pg", situations),
+		postgres,
+		jsDriver("Sequelize", "mappers", "sequelize", mapperSituations),
+		jsDriver("Knex", "mappers", "knex", mapperSituations),
+		jsDriver("Drizzle", "mappers", "drizzle-orm", mapperSituations),
+		jsDriver("TypeORM", "mappers", "typeorm", mapperSituations),
+	}
 }
 
-func jsDriver(name, module string) driver {
+// jsDriver is played with what scripts/deps.sh has put into the directory from.
+func jsDriver(name, from, module string, situations []string) driver {
+	nodeModules := filepath.Join("../../.local/node", from, "node_modules")
 	return driver{
 		name:       name,
 		situations: situations,
@@ -30,7 +38,7 @@ func jsDriver(name, module string) driver {
 		run: func(t *testing.T, at target) []step {
 			modules, err := filepath.Abs(nodeModules)
 			require.NoError(t, err)
-			return runProgram(t, at, situations, []string{"NODE_PATH=" + modules}, "node", "js/with_"+module+".js")
+			return runProgram(t, at, situations, []string{"NODE_PATH=" + modules}, "node", "js/with_"+strings.TrimSuffix(module, "-orm")+".js")
 		},
 	}
 }
