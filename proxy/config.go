@@ -44,6 +44,9 @@ type Config struct {
 	// It must not block. nil: nobody is told. It is fixed for the proxy's life.
 	Suspect func()
 
+	// Console serves clients of its databases; nil: there is none.
+	Console Console
+
 	LogConnections bool // a line for each client that comes and goes
 }
 

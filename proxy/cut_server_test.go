@@ -339,7 +339,7 @@ func TestCut_serverAtEveryByte_isToldToItsClientAlone(t *testing.T) {
 // renew has the next transaction get a new server.
 func (p *testProxy) renew(t *testing.T) {
 	t.Helper()
-	p.Recycle()
+	p.Recycle("test")
 	await(t, "the end of all servers", func() bool {
 		for _, pool := range p.Snapshot().Pools {
 			if pool.Idle+pool.Active+pool.Dialing+pool.Closing > 0 {

@@ -31,6 +31,8 @@ func (p *Proxy) enter(ctx context.Context, conn net.Conn, route session.Route) {
 		p.loginFailed(conn, err)
 	case result.Cancel != nil:
 		p.cancel(ctx, result.Cancel)
+	case set.forConsole(result.Client):
+		p.consult(ctx, set, result.Client)
 	default:
 		p.admit(ctx, set, result.Client, route)
 	}

@@ -13,6 +13,3 @@ func (p *Proxy) LoopStats() (all loop.Stats) {
 	}
 	return all
 }
-
-// Recycle has every server connection replaced.
-func (p *Proxy) Recycle() { p.target.Recycle("test") }

@@ -11,6 +11,7 @@ import (
 	"pgsidecar/internal/pgtest"
 	"pgsidecar/proxy"
 	"pgsidecar/proxy/server"
+	"pgsidecar/proxy/session"
 )
 
 // placeOf is where a cluster is dialled.
@@ -156,6 +157,48 @@ func TestHold_operator_nobodyNoticesButTheClock(t *testing.T) {
 	require.True(t, p.Resume())
 	require.NoError(t, <-waits)
 	require.Empty(t, p.Snapshot().Errors)
+}
+
+func TestSuspend_sessionsThatKeepTheirServer_waitToo(t *testing.T) {
+	c := pgtest.Shared(t, 0)
+	p := start(t, c, func(config *proxy.Config) {
+		config.Pool.Hold = patience
+		whole := session.WholeSession
+		config.Databases = map[string]proxy.Database{"whole": {Name: "postgres", Mode: &whole}}
+	})
+	own, err := pgx.ParseConfig(p.url())
+	require.NoError(t, err)
+	own.Database = "whole"
+	whole, err := pgx.ConnectConfig(t.Context(), own)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = whole.Close(context.Background()) })
+	pinned, busy, idle := pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url()), pgtest.Connect(t, p.url())
+	one(t, pinned, "create temp table kept (n int)")
+	one(t, whole, "select 1")
+	one(t, busy, "begin")
+	underWay := func() int {
+		n, err := p.Busy(t.Context())
+		require.NoError(t, err)
+		return n
+	}
+	await(t, "the proxy's own questions are answered", func() bool { return underWay() == 1 })
+	p.Suspend("the primary is being changed")
+	var waiting []<-chan error
+	for _, conn := range []*pgx.Conn{pinned, whole, idle} {
+		waiting = append(waiting, started(func() error { _, err := try(conn, "select 1"); return err }))
+	}
+	await(t, "the one without a server waits", func() bool { return p.waiting() == 1 })
+	one(t, busy, "commit")
+	await(t, "nothing is under way", func() bool { return underWay() == 0 })
+	for _, ended := range waiting {
+		require.Empty(t, ended)
+	}
+	p.Continue()
+	for _, ended := range waiting {
+		require.NoError(t, <-ended)
+	}
+	require.Empty(t, p.Snapshot().Errors)
+	require.Empty(t, p.Held())
 }
 
 func TestHold_tooLong_isToldWhy(t *testing.T) {

@@ -141,7 +141,7 @@ func TestDesync_alterDatabaseSetIsSeenWithTheNextServers(t *testing.T) {
 		a.say(query("select 1"))
 		a.say(query("alter database " + database + " set work_mem to '7MB'"))
 		require.Equal(t, []string{"T work_mem", "D 4MB", "C SHOW", "Z I"}, raw(t, p.url()).say(query("show work_mem")))
-		p.Recycle()
+		p.Recycle("test")
 		await(t, "a server that is connected anew", func() bool { return a.say(query("show work_mem"))[1] == "D 7MB" })
 	})
 }

@@ -1,9 +1,12 @@
 package proxy
 
 import (
+	"cmp"
+	"context"
 	"sync"
 	"time"
 
+	"pgsidecar/proxy/pool"
 	"pgsidecar/proxy/server"
 )
 
@@ -13,11 +16,12 @@ type route struct {
 	generation uint64
 }
 
-// holds are the reasons for which transactions are held: there is no primary, or an operator wants it.
+// holds are the reasons for which transactions are held: there is no primary, an operator wants it, or it is being changed.
 type holds struct {
-	mu       sync.Mutex // held while the pool is told, which takes no time
-	route    string
-	operator string
+	mu        sync.Mutex // held while the pool is told, which takes no time
+	route     string
+	operator  string
+	suspended string
 }
 
 // dialSpread is the time over which proxies that have all learned of a new primary begin to dial it.
@@ -69,6 +73,54 @@ func (p *Proxy) Resume() bool {
 	return was
 }
 
+// Suspend holds all transactions that begin from now on, also those of sessions that keep their server, which Hold lets go on; until
+// Continue. Only one is in force at a time.
+func (p *Proxy) Suspend(why string) {
+	p.routing.mu.Lock()
+	defer p.routing.mu.Unlock()
+	p.routing.suspended = why
+	p.shared.Suspended.Store(true)
+	p.holdOrResume()
+}
+
+// Continue ends a Suspend.
+func (p *Proxy) Continue() {
+	p.routing.mu.Lock()
+	defer p.routing.mu.Unlock()
+	p.routing.suspended = ""
+	p.shared.Suspended.Store(false)
+	p.holdOrResume()
+	for _, w := range p.workers {
+		w.Continue()
+	}
+}
+
+// Busy counts the transactions that are under way. While transactions are suspended, none is when it has once been 0.
+func (p *Proxy) Busy(ctx context.Context) (int, error) {
+	n := p.target.Stats().Granted // First: what is taken from here on is counted by the workers.
+	counts := make(chan int, len(p.workers))
+	for _, w := range p.workers {
+		if !w.Busy(func(n int) { counts <- n }) {
+			counts <- 0
+		}
+	}
+	for range p.workers {
+		select {
+		case one := <-counts:
+			n += one
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return n, nil
+}
+
+// Recycle has all connections replaced: idle ones at once, the others when their transactions end.
+func (p *Proxy) Recycle(why string) {
+	p.target.Recycle(why)
+	p.standbys.each(func(t *pool.Target) { t.Recycle(why) })
+}
+
 // Held returns why transactions are held, or "".
 func (p *Proxy) Held() string {
 	p.routing.mu.Lock()
@@ -76,12 +128,7 @@ func (p *Proxy) Held() string {
 	return p.routing.reason()
 }
 
-func (h *holds) reason() string {
-	if h.operator != "" {
-		return h.operator
-	}
-	return h.route
-}
+func (h *holds) reason() string { return cmp.Or(h.suspended, h.operator, h.route) }
 
 // holdOrResume tells the pool. The caller holds the lock.
 func (p *Proxy) holdOrResume() {

@@ -1,6 +1,9 @@
 package router
 
 import (
+	"fmt"
+	"slices"
+
 	"pgsidecar/router/discover"
 	"pgsidecar/router/probe"
 )
@@ -17,6 +20,7 @@ type known struct {
 	timeline uint32    // the highest that a primary was accepted with
 	primary  string    // name of the last one accepted
 	addr     string    // its address: a name may move
+	instance string    // its probe.Observation.Instance
 	flushed  probe.LSN // up to where it was seen to have WAL on its disk, on that timeline
 	serving  bool      // it is accepted now
 }
@@ -31,7 +35,8 @@ type authority struct {
 type candidate struct {
 	discover.Target
 	seen     *probe.Observation
-	timeouts int // probes in a row, the last one included, that had no answer in time
+	timeouts int  // probes in a row, the last one included, that had no answer in time
+	drained  bool // an operator has taken it out of service, under this name
 }
 
 // ruling is a judgement.
@@ -39,6 +44,7 @@ type ruling struct {
 	primary  int      // place of the one that is accepted; -1: none
 	why      string   // there is none
 	refusals []string // by candidate, why it is not the primary
+	sameAs   []string // by candidate, the name of the one that is the same server; "": none before it
 	alarm    string   // "": nothing that people have to look at
 
 	lost        uint64 // if it is a switch: see Switch
@@ -59,6 +65,7 @@ func judge(r rules, k known, a authority, all []candidate) ruling {
 			fit = append(fit, i)
 		}
 	}
+	fit = j.oneName(k, all, fit)
 	fit = j.oneCluster(k, all, fit)
 	fit = j.obey(k, a, all, fit)
 	fit = j.newest(k, a, all, fit)
@@ -82,6 +89,8 @@ func unfit(r rules, k known, c *candidate) string {
 	o := c.seen
 	serves := k.serving && c.Name == k.primary
 	switch {
+	case c.drained:
+		return sentenceDrained(c.Name)
 	case o == nil:
 		return sentenceUnseen(c.Name)
 	case o.Err != nil && serves && bearable(c):
@@ -134,6 +143,57 @@ func end(o *probe.Observation, timeline uint32) (probe.LSN, bool) {
 	return 0, false
 }
 
+// oneName leaves one of several names for the same server: the one that serves, or else the first. Names under which a server has
+// not been seen again since it was promoted come last. One under which it has been taken out of service stands for all.
+func (j *ruling) oneName(k known, all []candidate, fit []int) []int {
+	rank := func(i int) int {
+		switch {
+		case all[i].drained:
+			return 0
+		case j.refusals[i] != "":
+			return 3
+		case k.serving && all[i].Name == k.primary:
+			return 1
+		}
+		return 2
+	}
+	order := make([]int, len(all))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return rank(a) - rank(b) })
+	j.sameAs = make([]string, len(all))
+	first := make(map[string]string) // names by instance
+	for _, i := range order {
+		instance := instanceOf(k, &all[i])
+		if name, ok := first[instance]; ok && instance != "" {
+			j.sameAs[i] = name
+		} else {
+			first[instance] = all[i].Name
+		}
+	}
+	return j.refuse(fit, func(i int) string {
+		if j.sameAs[i] == "" {
+			return ""
+		}
+		return sentenceSame(all[i].Name, j.sameAs[i])
+	})
+}
+
+// instanceOf returns which running server a candidate is, "" if that is not known; one that serves and could not be probed is the
+// one that it was when it was accepted.
+func instanceOf(k known, c *candidate) string {
+	switch {
+	case c.seen == nil:
+		return ""
+	case c.seen.Err != nil && k.serving && c.Name == k.primary:
+		return k.instance
+	case c.seen.Err != nil || c.seen.Instance == "":
+		return ""
+	}
+	return fmt.Sprint(c.seen.SystemID, "/", c.seen.Instance)
+}
+
 // oneCluster refuses everybody when primaries of several clusters are there and it is not known which one is meant.
 func (j *ruling) oneCluster(k known, all []candidate, fit []int) []int {
 	if k.system != 0 || len(fit) < 2 {
@@ -159,6 +219,12 @@ func (j *ruling) oneCluster(k known, all []candidate, fit []int) []int {
 func (j *ruling) obey(k known, a authority, all []candidate, fit []int) []int {
 	if !a.heard {
 		return fit
+	}
+	for i := range all { // The name that it is known by there need not be the one that is used here.
+		if all[i].Name == a.leader && j.sameAs[i] != "" {
+			a.leader = j.sameAs[i]
+			break
+		}
 	}
 	leads := false
 	for _, i := range fit {
@@ -209,6 +275,9 @@ func (j *ruling) newest(k known, a authority, all []candidate, fit []int) []int 
 	return j.refuse(fit, func(i int) string {
 		if timelineOf(k, &all[i]) == timelineOf(k, &all[top]) {
 			return ""
+		}
+		if all[i].seen.ReadOnly {
+			return sentenceOld(all[i].Name, timelineOf(k, &all[i]), timelineOf(k, &all[top]))
 		}
 		j.alarm = sentenceSplit(all[i].Name, timelineOf(k, &all[i]), all[top].Name, timelineOf(k, &all[top]))
 		return j.alarm
@@ -273,6 +342,9 @@ func lacks(o *probe.Observation, timeline uint32, flushed probe.LSN) (lost uint6
 // for the dials of clients to find out, who are told more than a probe could say.
 func judgeAlone(r rules, k known, a authority, c *candidate) ruling {
 	o := c.seen
+	if c.drained {
+		return judge(r, k, a, []candidate{*c})
+	}
 	if o == nil || o.Err != nil || o.Standby && k.primary == "" {
 		return ruling{refusals: make([]string, 1)}
 	}

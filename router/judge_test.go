@@ -29,6 +29,18 @@ func unwell(name string, why probe.Reason) candidate {
 	return candidate{Target: at(name), seen: &probe.Observation{Err: errors.New("it is " + why.String()), Reason: why}, timeouts: patience}
 }
 
+// out is a candidate that an operator has taken out of service.
+func out(c candidate) candidate {
+	c.drained = true
+	return c
+}
+
+// running is a candidate that tells which running server it is.
+func running(c candidate, instance string) candidate {
+	c.seen.Instance = instance
+	return c
+}
+
 func at(name string) discover.Target { return discover.Target{Name: name, Host: name, Port: 5432} }
 
 func ended(timeline uint32, where probe.LSN) probe.TimelineSwitch {
@@ -71,6 +83,39 @@ func TestJudge(t *testing.T) {
 		"not probed":   {all: []candidate{{Target: at("a")}}, why: "a has not been probed yet"},
 		"the primary among standbys": {
 			all: []candidate{standby("x"), primary("a", 1, 10), standby("b")}, want: "a", refusal: "b is a standby",
+		},
+		"two names of one server": {
+			all: []candidate{running(primary("a", 1, 10), "x"), running(primary("b", 1, 10), "x")}, want: "a", refusal: "b is another name of a",
+		},
+		"two names of one server, the second of which serves": {
+			known: known{system: cluster, timeline: 1, primary: "b", addr: "b:5432", serving: true},
+			all:   []candidate{running(primary("b", 1, 10), "x"), running(primary("a", 1, 10), "x")}, want: "b", refusal: "a is another name of b",
+		},
+		"two names of one server, one probe of which was lost": {
+			known: known{system: cluster, timeline: 1, primary: "a", instance: "7000/x", serving: true},
+			all:   []candidate{once, running(primary("b", 1, 10), "x")}, want: "a", refusal: "b is another name of a",
+		},
+		"two names of one server, one of which leads nowhere now": {
+			known: known{system: cluster, timeline: 1, primary: "a", instance: "7000/x", serving: true},
+			all:   []candidate{unwell("a", probe.Unreachable), running(primary("b", 1, 10), "x")}, want: "b",
+		},
+		"two names of one server, the first of which has not been seen since it was promoted": {
+			all: []candidate{running(standby("a"), "x"), running(primary("b", 2, 10), "x")}, want: "b",
+		},
+		"two names of one server, and the authority knows it by the second": {
+			authority: says("b"), all: []candidate{running(primary("a", 1, 10), "x"), running(primary("b", 1, 10), "x")}, want: "a",
+		},
+		"taken out of service": {known: serving(), all: []candidate{out(primary("a", 1, 1000))}, why: "a has been taken out of service"},
+		"taken out of service, and another one is promoted": {
+			known: serving(), all: []candidate{primary("b", 2, 1100, ended(1, 1000)), out(primary("a", 1, 1000))}, want: "b", refusal: "a has been taken out",
+		},
+		"taken out of service under one of its names": {
+			known: serving(), all: []candidate{running(primary("a", 1, 1000), "x"), out(running(primary("b", 1, 1000), "x"))},
+			why: "a is another name of b", refusal: "b has been taken out",
+		},
+		"two servers that run": {
+			all: []candidate{running(primary("a", 1, 10), "x"), running(primary("b", 1, 10), "y")}, why: "both writable",
+			refusal: "both writable", alarm: "both writable",
 		},
 		"standbys only": {all: []candidate{standby("a"), standby("b")}, why: "none of 2 servers is a primary: a is a standby"},
 		"it is gone":    {known: serving(), all: []candidate{unwell("a", probe.Unreachable), standby("b")}, why: "a cannot be probed"},
@@ -129,6 +174,10 @@ func TestJudge(t *testing.T) {
 		"a complete standby is promoted while the primary works": {
 			known: serving(), all: []candidate{primary("b", 2, 1100, ended(1, 1000)), primary("a", 1, 1000)},
 			want: "b", refusal: "a is still writable on timeline 1", alarm: "a is still writable",
+		},
+		"a complete standby is promoted while the old primary is fenced": {
+			known: serving(), all: []candidate{primary("b", 2, 1100, ended(1, 1000)), readOnly},
+			want: "b", refusal: "a is an old primary: it is on timeline 1",
 		},
 		"WAL is lost": {
 			known: lost(), all: []candidate{unwell("a", probe.Unreachable), primary("b", 2, 1200, ended(1, 900))},

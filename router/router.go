@@ -65,6 +65,9 @@ type Router struct {
 	probers  atomic.Pointer[[]Prober]
 	news     atomic.Pointer[chan struct{}] // closed at the next publication
 
+	appointed atomic.Pointer[appointment] // nil: none
+	drained   drained
+
 	look   chan struct{} // holds a token when there is something new to judge
 	lists  chan list
 	reload chan Config
@@ -75,6 +78,7 @@ type Router struct {
 	targets []*target
 	running sync.WaitGroup // probers and sources
 
+	retell    bool // the next publication is told, whatever it says: the configuration is another one
 	known     known
 	positions positions // of the primary
 	lostAt    time.Time // since when there has been no primary, if there was one before
@@ -168,7 +172,7 @@ func (r *Router) Run(ctx context.Context) {
 			stop()
 			config.Changed, config.Watched = r.config.Changed, r.config.Watched
 			other := config.Version != r.config.Version
-			r.config = config
+			r.config, r.retell = config, true
 			r.forget(func(*target) bool { return other })
 			stop = r.consult(ctx)
 			continue // The sources tell what there is to judge.
@@ -271,8 +275,12 @@ func (r *Router) share() {
 	r.probers.Store(&probers)
 }
 
-// authority returns what the first source that decides who leads says, in the names of the targets here.
+// authority returns what the operator has decided, or else what the first source that decides who leads says, in the names of the
+// targets here.
 func (r *Router) authority() authority {
+	if a := r.appointed.Load(); a != nil {
+		return authority{heard: true, leader: a.name}
+	}
 	for _, s := range r.sources {
 		if !s.Authority {
 			continue

@@ -242,6 +242,71 @@ func TestRouter_authority_isHeardUnderItsOwnNames(t *testing.T) {
 	})
 }
 
+func TestRouter_appointedTarget_isAcceptedAndNobodyElseIs(t *testing.T) {
+	play(t, Config{MaxLost: 1}, func(s *scene) {
+		s.list("a", "b", "c")
+		s.probers["a"].see(primary("a", 1, 1000))
+		end := s.Appoint("b", 900) // Nobody's transactions are behind that.
+		synctest.Wait()
+		require.Equal(s.t, "a", s.primary(), "until b is one")
+		s.probers["a"].see(unwell("a", probe.Unreachable))
+		s.probers["c"].see(primary("c", 2, 1000, ended(1, 1000)))
+		require.Empty(s.t, s.primary())
+		require.Contains(s.t, s.Topology().Targets[2].Refusal, "says that b leads")
+		s.probers["b"].see(primary("b", 2, 950, ended(1, 900)))
+		require.Equal(s.t, "b", s.primary())
+		require.Empty(s.t, s.Topology().Alarms, "what the old primary wrote behind that was nobody's")
+		end()
+		synctest.Wait()
+		require.Empty(s.t, s.primary(), "two are writable, and nobody has appointed one")
+	})
+}
+
+func TestRouter_primaryUnderAnotherName_isNoSwitch(t *testing.T) {
+	play(t, Config{}, func(s *scene) {
+		s.list("a", "b")
+		s.probers["a"].see(running(primary("a", 1, 1000), "x"))
+		s.probers["b"].see(running(primary("b", 1, 1000), "x"))
+		require.Equal(s.t, "a", s.primary())
+		require.Equal(s.t, "a", s.Topology().Targets[1].SameAs)
+		first := s.Topology().Generation
+		s.list("b")
+		require.Equal(s.t, "b", s.primary())
+		require.Equal(s.t, first, s.Topology().Generation, "its connections are as good as before")
+		require.Equal(s.t, "b", s.changes[len(s.changes)-1].Accepted().Name, "new ones are dialled by the name that there is")
+
+		s.list("b", "c")
+		s.probers["c"].see(running(primary("c", 1, 1000), "x"))
+		s.probers["b"].see(unwell("b", probe.Unreachable))
+		require.Equal(s.t, "c", s.primary())
+		require.Greater(s.t, s.Topology().Generation, first, "what has led there by the other name is lost")
+	})
+}
+
+func TestRouter_drainedTarget_isNoPrimaryUntilItIsRestored(t *testing.T) {
+	for _, lenient := range []bool{false, true} {
+		play(t, Config{Lenient: lenient}, func(s *scene) {
+			s.list("a")
+			s.probers["a"].see(primary("a", 1, 1000))
+			before := s.Topology().Generation
+			require.Error(s.t, s.Drain("b"))
+			require.Error(s.t, s.Restore("a"))
+			require.NoError(s.t, s.Drain("a"))
+			synctest.Wait()
+			require.Empty(s.t, s.primary())
+			require.True(s.t, s.Topology().Targets[0].Drained)
+			prober := s.probers["a"]
+			time.Sleep(time.Second)
+			prober.see(primary("a", 1, 1001))
+			require.Same(s.t, prober, s.probers["a"], "it is not dialled anew for that")
+			require.NoError(s.t, s.Restore("a"))
+			synctest.Wait()
+			require.Equal(s.t, "a", s.primary())
+			require.Equal(s.t, before, s.Topology().Generation)
+		})
+	}
+}
+
 func TestRouter_aloneAndDemoted_isDialledAnewByItsName(t *testing.T) {
 	play(t, Config{Lenient: true}, func(s *scene) {
 		s.list("a")

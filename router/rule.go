@@ -18,12 +18,15 @@ func (r *Router) rule(ctx context.Context, now time.Time) {
 	all := make([]candidate, len(r.targets))
 	for i, t := range r.targets {
 		t.look()
-		all[i] = candidate{Target: t.Target, seen: t.seen, timeouts: t.timeouts}
+		all[i] = candidate{Target: t.Target, seen: t.seen, timeouts: t.timeouts, drained: r.drained.has(t.Name)}
+	}
+	if a := r.appointed.Load(); a != nil && a.upTo > 0 {
+		r.known.flushed = min(r.known.flushed, a.upTo)
 	}
 	was := r.known
 	j := r.judge(all)
 	if j.primary >= 0 {
-		r.accepted(&all[j.primary], &j, now)
+		r.accepted(all, &j, now)
 	} else {
 		r.refused(ctx, all, now)
 	}
@@ -56,8 +59,8 @@ func (t *target) look() {
 }
 
 // accepted takes note of the primary, and of the switch if it is another one than before.
-func (r *Router) accepted(c *candidate, j *ruling, now time.Time) {
-	k := &r.known
+func (r *Router) accepted(all []candidate, j *ruling, now time.Time) {
+	k, c := &r.known, &all[j.primary]
 	o := c.seen
 	if o != nil && o.Err == nil && !o.Standby {
 		before := *k
@@ -70,14 +73,25 @@ func (r *Router) accepted(c *candidate, j *ruling, now time.Time) {
 		if o.Timeline != k.timeline || c.Addr() != k.addr {
 			k.flushed = 0
 		}
-		k.primary, k.addr = c.Name, c.Addr()
+		k.primary, k.addr, k.instance = c.Name, c.Addr(), instanceOf(*k, c)
 		k.timeline, k.flushed = max(o.Timeline, k.timeline), max(o.Flushed, k.flushed)
-		if before.primary != "" && (before.addr != k.addr || before.timeline != k.timeline || before.system != k.system) {
+		if before.primary != "" && !renamed(&before, k, all) && (before.addr != k.addr || before.timeline != k.timeline || before.system != k.system) {
 			r.switchOver(before, c, j, now)
 		}
 	}
 	k.serving = true
 	r.lostAt = time.Time{}
+}
+
+// renamed tells whether the primary is the one before under another name, as the name that was used is not listed any more: the
+// connections that there are lead to it. One that is listed and leads nowhere has lost them.
+func renamed(before, now *known, all []candidate) bool {
+	if before.instance == "" || before.instance != now.instance || before.timeline != now.timeline {
+		return false
+	}
+	return !slices.ContainsFunc(all, func(c candidate) bool {
+		return c.Name == before.primary && (c.seen == nil || c.seen.Err != nil)
+	})
 }
 
 // switchOver notes that another server is the primary, or the same one on another timeline.
@@ -103,7 +117,12 @@ func (r *Router) refused(ctx context.Context, all []candidate, now time.Time) {
 	}
 	r.known.serving = false
 	r.Suspect()
-	if len(all) != 1 || !r.config.Lenient {
+	for _, s := range r.config.Sources {
+		if source, ok := s.(interface{ Refresh() }); ok {
+			source.Refresh()
+		}
+	}
+	if len(all) != 1 || !r.config.Lenient || all[0].drained {
 		return
 	}
 	// What the name stands for may be another server by now, but the probe's connection still leads to the old one.
@@ -144,15 +163,22 @@ func (r *Router) publish(all []candidate, j *ruling) {
 		t.Alarms = []string{j.alarm}
 	}
 	for i := range all {
-		t.Targets[i] = Target{Target: all[i].Target, Seen: all[i].seen, Refusal: j.refusals[i], Reading: r.targets[i].reading}
+		t.Targets[i] = Target{Target: all[i].Target, Seen: all[i].seen, Refusal: j.refusals[i], Drained: all[i].drained, Reading: r.targets[i].reading}
+		if j.sameAs != nil {
+			t.Targets[i].SameAs = j.sameAs[i]
+		}
+		if t.Targets[i].Drained || t.Targets[i].SameAs != "" {
+			t.Targets[i].Reading = nil
+		}
 	}
-	r.topology.Store(t)
-	news := make(chan struct{})
-	close(*r.news.Swap(&news))
-	if t.differs(old) {
+	if t.differs(old) || r.retell { // First: who sees the topology may rely on it that traffic follows it.
+		r.retell = false
 		r.config.Changed(t)
 	}
 	r.config.Watched(t)
+	r.topology.Store(t)
+	news := make(chan struct{})
+	close(*r.news.Swap(&news))
 }
 
 // differs tells whether clients could see a difference.

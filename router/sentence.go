@@ -25,6 +25,12 @@ func sentenceUnwell(name string, o *probe.Observation) string {
 	return fmt.Sprintf("%s cannot be probed: %v", name, o.Err)
 }
 
+func sentenceSame(name, other string) string { return name + " is another name of " + other }
+
+func sentenceDrained(name string) string {
+	return name + " has been taken out of service by an operator"
+}
+
 func sentenceStandby(name string) string { return name + " is a standby" }
 
 func sentenceReadOnly(name string) string {

@@ -33,6 +33,8 @@ type Target struct {
 	Seen    *probe.Observation // nil: it has not been probed yet
 	Refusal string             // why it is not the primary, in a sentence; "" for the primary
 	Reading *Reading           // nil: it is no standby that clients may read from
+	Drained bool               // an operator has taken it out of service: nobody is to be sent there
+	SameAs  string             // the name of another target that is the same server, which is to be used instead; "": none
 }
 
 // Switch is a change of the primary.

@@ -60,7 +60,7 @@ func health(ctx context.Context, in invocation, connect func(invocation) (*clien
 
 func drainCommand() command {
 	return command{
-		name: "drain", summary: "Tell a running proxy to end, as SIGTERM does.",
+		name: "drain", summary: "Tell a running proxy to end, as SIGTERM does; or to leave one server alone.",
 		usage: `
 Begins the end of the proxy on this machine and returns at once: new clients are refused, transactions end within
 drain.timeout, then the proxy ends with exit code 0. It has to be asked on loopback or on a unix socket. It does not
@@ -68,11 +68,30 @@ linger, as a classic sidecar does after SIGTERM: whoever asks knows that nobody 
 
 Examples, for a job whose proxy has to end when its work is done:
   ./job; pgsidecar drain
-  ./job; pgsidecar drain --wait`,
+  ./job; pgsidecar drain --wait
+
+With --target it takes one server out of service instead, whose name pgsidecar status tells: transactions there end, its
+connections are closed, and no new ones are made, until --restore. Without another primary, those who begin a transaction that
+needs one wait, for failover.hold at most; a standby that is promoted meanwhile takes over.
+
+  pgsidecar drain --target pg1:5432
+  pgsidecar drain --target pg1:5432 --restore`,
 		flags: func(flags *flag.FlagSet) func(context.Context, invocation) error {
 			connect := clientFlags(flags)
 			wait := flags.Bool("wait", false, "return when the proxy has ended")
-			return func(ctx context.Context, in invocation) error { return askDrain(ctx, in, connect, *wait) }
+			target := flags.String("target", "", "take the server of this `NAME` out of service, and let the proxy live")
+			restore := flags.Bool("restore", false, "with --target: put it into service again")
+			return func(ctx context.Context, in invocation) error {
+				switch {
+				case *target != "" && *wait:
+					return &usageError{"--wait is for the end of the proxy: leave it or --target out"}
+				case *target != "":
+					return askTarget(ctx, in, connect, *target, *restore)
+				case *restore:
+					return &usageError{"--restore is for --target"}
+				}
+				return askDrain(ctx, in, connect, *wait)
+			}
 		},
 	}
 }

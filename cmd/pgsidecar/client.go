@@ -85,18 +85,9 @@ func newClient(address string) *client {
 
 // ask sends one request and returns the status code and the body.
 func (c *client) ask(ctx context.Context, method, path string) (int, []byte, error) {
-	host := c.address
-	if strings.HasPrefix(host, "/") {
-		host = "localhost" // Of a unix socket the name does not matter.
-	}
-	target := url.URL{Scheme: "http", Host: host, Path: path}
-	request, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
+	response, err := c.do(ctx, method, path, nil)
 	if err != nil {
-		return 0, nil, &usageError{fmt.Sprintf("%q is not an address: write host:port or the path of a unix socket", c.address)}
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return 0, nil, fmt.Errorf("ask the proxy on %s: %w; is it running, and is this its http.listen?", c.address, reason(err))
+		return 0, nil, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
@@ -104,6 +95,27 @@ func (c *client) ask(ctx context.Context, method, path string) (int, []byte, err
 		return 0, nil, fmt.Errorf("read answer of the proxy on %s: %w", c.address, err)
 	}
 	return response.StatusCode, body, nil
+}
+
+// do sends one request; the path is escaped as in a URL. The caller reads the response and closes it.
+func (c *client) do(ctx context.Context, method, path string, parameters url.Values) (*http.Response, error) {
+	host := c.address
+	if strings.HasPrefix(host, "/") {
+		host = "localhost" // Of a unix socket the name does not matter.
+	}
+	target := "http://" + host + path
+	if len(parameters) > 0 {
+		target += "?" + parameters.Encode()
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target, nil)
+	if err != nil {
+		return nil, &usageError{fmt.Sprintf("%q is not an address: write host:port or the path of a unix socket", c.address)}
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask the proxy on %s: %w; is it running, and is this its http.listen?", c.address, reason(err))
+	}
+	return response, nil
 }
 
 // reason returns the part of a client's error that says something new.

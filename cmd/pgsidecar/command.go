@@ -38,7 +38,7 @@ type command struct {
 
 // commands returns all subcommands in the order of the help.
 func commands() []command {
-	return []command{runCommand(), checkCommand(), statusCommand(), healthCommand(), drainCommand(), verifyCommand(), versionCommand()}
+	return []command{runCommand(), checkCommand(), statusCommand(), healthCommand(), drainCommand(), switchoverCommand(), verifyCommand(), versionCommand()}
 }
 
 // usageError is a mistake on the command line.

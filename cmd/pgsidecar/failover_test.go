@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -48,7 +49,10 @@ func followURL(t *testing.T, content, upstream string) followed {
 	dir := filepath.Dir(r.socket)
 	f := followed{running: r, url: "postgres://postgres@/postgres?host=" + url.QueryEscape(dir) + "&port=6432"}
 	awaitThat(t, "the proxy listens", func() bool {
-		_, err := os.Stat(filepath.Join(dir, ".s.PGSQL.6432"))
+		conn, err := net.Dial("unix", filepath.Join(dir, ".s.PGSQL.6432"))
+		if err == nil {
+			_ = conn.Close()
+		}
 		return err == nil
 	})
 	t.Cleanup(func() { r.signals <- os.Interrupt; <-r.code })

@@ -38,6 +38,9 @@ type parts struct {
 	ending   drain.Proxy
 	reload   func(config.Config) error
 	holder   admin.Holder              // nil: transactions cannot be held.
+	switcher admin.Switcher            // nil: the primary cannot be changed.
+	targets  admin.Targets             // nil: servers cannot be taken out of service.
+	life     *lifeline                 // Is told of the process; nil: nobody asks.
 	watch    func(ctx context.Context) // Watches the servers until ctx ends; nil: nobody does.
 }
 
@@ -74,6 +77,9 @@ func newProcess(p parts, c config.Config, load func() (config.Config, error), no
 		life: drain.New(p.ending, log), reloading: make(chan struct{}, 1),
 	}
 	ps.adopt(c)
+	if p.life != nil {
+		p.life.process = ps
+	}
 	return ps
 }
 

@@ -10,25 +10,52 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"pgsidecar/internal/config"
+	"pgsidecar/internal/console"
 	"pgsidecar/proxy"
 	"pgsidecar/proxy/server"
 	"pgsidecar/proxy/stats"
 	"pgsidecar/router"
 	"pgsidecar/router/discover"
 	"pgsidecar/router/probe"
+	"pgsidecar/router/switchover"
 )
 
 // routing leads the proxy to the primary that the router accepts.
 type routing struct {
 	*proxy.Proxy
 
-	router *router.Router
-	manner manner
+	router     *router.Router
+	switchover *switchover.Switchover
+	console    *console.Console
+	course     atomic.Pointer[course]
+}
+
+// course is how servers are found and reached by the configuration in force. It is immutable.
+type course struct {
+	manner   manner
+	found    found
+	upstream config.Upstream
+	server   server.Config
+}
+
+// connect returns how to connect to a target as the upstream's user.
+func (r *routing) connect(to discover.Target) (*pgconn.Config, error) {
+	how := r.course.Load()
+	connect := server.At(how.server.Upstream, *placeOf(to))
+	if file := how.upstream.PasswordFile; file != "" {
+		password, err := server.ReadPassword(file)
+		if err != nil {
+			return nil, err
+		}
+		connect.Password = password
+	}
+	return connect, nil
 }
 
 // manner is how the upstream's hosts are used.
@@ -44,7 +71,7 @@ const (
 )
 
 // mannerOf decides by the words of libpq. Without a word, several hosts mean the one that is the primary.
-func mannerOf(c config.Upstream, upstream *pgconn.Config) (m manner, writable bool) {
+func mannerOf(c *config.Config, upstream *pgconn.Config) (m manner, writable bool) {
 	means := func(f pgconn.ValidateConnectFunc) bool {
 		return upstream.ValidateConnect != nil && reflect.ValueOf(upstream.ValidateConnect).Pointer() == reflect.ValueOf(f).Pointer()
 	}
@@ -53,9 +80,9 @@ func mannerOf(c config.Upstream, upstream *pgconn.Config) (m manner, writable bo
 		return following, true
 	case means(pgconn.ValidateConnectTargetSessionAttrsPrimary):
 		return following, false
-	case upstream.ValidateConnect != nil, strings.Contains(c.URL.Reveal(), "target_session_attrs=any"):
+	case upstream.ValidateConnect != nil, strings.Contains(c.Upstream.URL.Reveal(), "target_session_attrs=any"):
 		return asTold, false
-	case len(hostsOf(c, upstream)) > 1:
+	case len(c.Upstream.Hosts) > 0, c.Discovery.Any(), len(hostsOf(c.Upstream, upstream)) > 1:
 		return following, false
 	}
 	return lenient, false
@@ -86,28 +113,39 @@ func hostsOf(c config.Upstream, upstream *pgconn.Config) []discover.Target {
 }
 
 // wireRouter translates a configuration for the router.
-func wireRouter(c config.Config, wired proxy.Config) (router.Config, manner) {
-	upstream := wired.Server.Upstream
-	m, writable := mannerOf(c.Upstream, upstream)
-	r := router.Config{
-		Version: c.Upstream.URL.Reveal() + fmt.Sprint(c.Upstream), Writable: writable, MaxLost: uint64(c.Failover.MaxLostWAL), Lenient: m == lenient,
+func (r *routing) wireRouter(c config.Config, wired proxy.Config) (router.Config, *course, error) {
+	m, writable := mannerOf(&c, wired.Server.Upstream)
+	w := &course{manner: m, upstream: c.Upstream, server: wired.Server}
+	same := c.Upstream
+	same.Hosts = nil // Where servers are says nothing about how they are reached.
+	to := router.Config{
+		Version: c.Upstream.URL.Reveal() + fmt.Sprint(same), Writable: writable, MaxLost: uint64(c.Failover.MaxLostWAL), Lenient: m == lenient,
+		Changed: r.changed, Watched: r.watched,
 		MaxLag: c.Reads.MaxLag, MaxLagBytes: uint64(c.Reads.MaxLagBytes),
 		NewProber: func(t discover.Target, changed func()) router.Prober {
-			return probe.New(wireProbe(c.Upstream, wired.Server, t, changed))
+			return probe.New(wireProbe(c.Upstream, wired.Server, t, func(o *probe.Observation) {
+				r.course.Load().found.observe(o)
+				changed()
+			}))
 		},
 	}
-	if m != asTold {
-		r.Sources = []discover.Source{discover.NewList(hostsOf(c.Upstream, upstream))}
+	if m == asTold {
+		return to, w, nil
 	}
-	return r, m
+	var err error
+	if w.found, err = findServers(c, wired.Server.Upstream); err != nil {
+		return to, nil, &configError{err}
+	}
+	to.Sources = w.found.sources
+	return to, w, nil
 }
 
 // wireProbe translates how one target is probed.
-func wireProbe(c config.Upstream, s server.Config, t discover.Target, changed func()) probe.Config {
+func wireProbe(c config.Upstream, s server.Config, t discover.Target, changed func(*probe.Observation)) probe.Config {
 	p := probe.Config{
 		Connect:       server.At(s.Upstream, *placeOf(t)),
 		KeepAliveIdle: s.KeepAliveIdle, KeepAliveInterval: s.KeepAliveInterval, KeepAliveCount: s.KeepAliveCount, UserTimeout: s.UserTimeout,
-		Changed: func(*probe.Observation) { changed() },
+		Changed: changed,
 	}
 	if file := c.PasswordFile; file != "" {
 		p.Password = func() (string, error) { return server.ReadPassword(file) }
@@ -120,11 +158,11 @@ func placeOf(t discover.Target) *server.Place {
 }
 
 // follow makes the router for a proxy.
-func (r *routing) follow(to router.Config, m manner, log *slog.Logger) {
-	r.manner = m
-	to.Changed, to.Watched = r.changed, r.watched
+func (r *routing) follow(to router.Config, w *course, log *slog.Logger) {
+	r.course.Store(w)
 	r.router = router.New(to, log)
-	if m == following {
+	r.switchover = switchover.New(switchover.Config{Router: r.router, Traffic: r, Connect: r.connect})
+	if w.manner == following {
 		r.Detain("no server has been probed yet")
 	}
 }
@@ -134,7 +172,7 @@ func (r *routing) changed(t *router.Topology) {
 	switch primary := t.Accepted(); {
 	case primary == nil:
 		r.Detain(t.Why)
-	case r.manner == following:
+	case r.course.Load().manner == following:
 		r.Redirect(placeOf(primary.Target), t.Generation)
 	default:
 		r.Redirect(nil, t.Generation)
@@ -169,14 +207,23 @@ func (r *routing) reload(c config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	next, m := wireRouter(c, wired)
-	if m != r.manner {
-		return errors.New("upstream: a change between one host and several, or of target_session_attrs, needs a restart")
-	}
-	wired.Suspect = r.router.Suspect
-	if err := r.Reload(wired); err != nil {
+	next, w, err := r.wireRouter(c, wired)
+	if err != nil {
 		return err
 	}
+	was := r.course.Load().manner
+	if (w.manner == asTold) != (was == asTold) {
+		return errors.New("upstream.url: a change between following the primary and another target_session_attrs needs a restart")
+	}
+	if was != w.manner && w.manner == following {
+		r.Detain("the servers are looked at before one is dialled") // The router's next word ends it.
+	}
+	wired.Suspect, wired.Console = r.router.Suspect, r.console
+	if err := r.Reload(wired); err != nil {
+		r.changed(r.router.Topology())
+		return err
+	}
+	r.course.Store(w)
 	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
 	defer cancel()
 	if err := r.router.Reload(ctx, next); err != nil {
@@ -189,7 +236,7 @@ func (r *routing) reload(c config.Config, log *slog.Logger) error {
 func (r *routing) Snapshot() stats.Snapshot {
 	s := r.Proxy.Snapshot()
 	s.Held = r.Held()
-	if r.manner != asTold {
+	if r.course.Load().manner != asTold {
 		s.Topology = topologyOf(r.router.Topology())
 	}
 	return s

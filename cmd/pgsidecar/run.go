@@ -105,7 +105,7 @@ func runProxy(ctx context.Context, in invocation, how launch) error {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
 	http := admin.New(admin.Config{
-		Listen: c.HTTP.Listen, Version: build().Version, About: p, Metrics: handler, Holder: opened.holder,
+		Listen: c.HTTP.Listen, Version: build().Version, About: p, Metrics: handler, Holder: opened.holder, Switcher: opened.switcher, Targets: opened.targets,
 		PodTerminating: c.HTTP.PodTerminating, QuitQuitQuit: c.HTTP.QuitQuitQuit,
 		ListenBy: p.succession.listenHTTP,
 	}, opened.observed, p, log)

@@ -28,14 +28,20 @@ func openProxy(c config.Config, log *slog.Logger) (parts, error) {
 	}
 	r := new(routing)
 	wired.Suspect = func() { r.router.Suspect() }
+	life := new(lifeline)
+	r.console = newConsole(r, life, log)
+	wired.Console = r.console
 	if r.Proxy, err = proxy.New(wired, log); err != nil {
 		return parts{}, fmt.Errorf("make proxy: %w", err)
 	}
-	targets, m := wireRouter(c, wired)
-	r.follow(targets, m, log)
+	targets, w, err := r.wireRouter(c, wired)
+	if err != nil {
+		return parts{}, err
+	}
+	r.follow(targets, w, log)
 	return parts{
-		serving: r, observed: r, ending: r, moving: r.Proxy, holder: r, watch: r.router.Run,
-		reload: func(c config.Config) error { return r.reload(c, log) },
+		serving: r, observed: r, ending: r, moving: r.Proxy, holder: r, switcher: r, targets: r, watch: r.router.Run,
+		reload: func(c config.Config) error { return r.reload(c, log) }, life: life,
 	}, nil
 }
 

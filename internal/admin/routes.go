@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -23,6 +24,13 @@ func (s *Server) routes() http.Handler {
 	if s.cfg.Holder != nil {
 		mux.Handle("POST /hold", local(s.hold))
 		mux.Handle("POST /resume", local(s.resume))
+	}
+	if s.cfg.Switcher != nil {
+		mux.Handle("POST /switchover", local(s.switchover))
+	}
+	if s.cfg.Targets != nil {
+		mux.Handle("POST /targets/{name}/drain", local(s.onTarget(s.cfg.Targets.DrainTarget)))
+		mux.Handle("POST /targets/{name}/restore", local(s.onTarget(s.cfg.Targets.RestoreTarget)))
 	}
 	if s.cfg.QuitQuitQuit {
 		mux.Handle("POST /quitquitquit", local(s.drain))
@@ -89,6 +97,16 @@ func (s *Server) resume(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	s.json(w, http.StatusOK, s.currentStatus())
+}
+
+func (s *Server) onTarget(do func(ctx context.Context, name string) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := do(r.Context(), r.PathValue("name")); err != nil {
+			s.text(w, http.StatusConflict, err.Error())
+			return
+		}
+		s.json(w, http.StatusOK, s.currentStatus())
+	}
 }
 
 func (s *Server) podTerminating(w http.ResponseWriter, _ *http.Request) {

@@ -54,6 +54,14 @@ type Holder interface {
 	Resume() bool
 }
 
+// Targets takes single servers out of service.
+type Targets interface {
+	// DrainTarget sends nobody to a server any more, until RestoreTarget. An error says that it is not known.
+	DrainTarget(ctx context.Context, name string) error
+	// RestoreTarget ends that. An error says that it is not known, or was not drained.
+	RestoreTarget(ctx context.Context, name string) error
+}
+
 // Change is one key that a reload found changed.
 type Change struct {
 	Key  string `json:"key"`
@@ -69,6 +77,9 @@ type Config struct {
 	About   About        // Nil leaves it out.
 	Holder  Holder       // Answers /hold and /resume; nil leaves them out.
 	Metrics http.Handler // Serves /metrics; nil leaves it out.
+
+	Switcher Switcher // Answers /switchover; nil leaves it out.
+	Targets  Targets  // Answers /targets; nil leaves it out.
 
 	PodTerminating bool // Let others than this machine call /pod-terminating, as the kubelet does.
 	QuitQuitQuit   bool // Serve /quitquitquit.

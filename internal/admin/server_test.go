@@ -327,6 +327,38 @@ func TestPodTerminating_kubeletMayCallItOnlyWhereItIsAllowedTo(t *testing.T) {
 	require.Zero(t, open.drains.Load())
 }
 
+// switcher takes a step and ends as it is told.
+type switcher struct {
+	asked admin.SwitchoverRequest
+	err   error
+}
+
+func (s *switcher) Switchover(_ context.Context, request admin.SwitchoverRequest, tell func(admin.SwitchoverStep)) error {
+	s.asked = request
+	tell(admin.SwitchoverStep{Step: "held", Text: "all wait", Seconds: 0.5})
+	return s.err
+}
+
+func TestSwitchover_eachStepIsALine(t *testing.T) {
+	var p process
+	var s switcher
+	base, _ := startWith(t, &p, admin.Config{Listen: []string{"127.0.0.1:0"}, Switcher: &s})
+	code, body := ask(t, http.MethodPost, base+"/switchover?to=b&promote=true&finish=3s&wait=1m&catch_up=2s")
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, admin.SwitchoverRequest{To: "b", Promote: true, Finish: 3 * time.Second, Wait: time.Minute, CatchUp: 2 * time.Second}, s.asked)
+	require.JSONEq(t, `{"step": "held", "text": "all wait", "seconds": 0.5}`, body)
+
+	s.err = errors.New("it was undone")
+	_, body = ask(t, http.MethodPost, base+"/switchover")
+	require.Contains(t, body, `{"step":"failed","text":"it was undone","seconds":0}`)
+	for _, wrong := range []string{"promote=perhaps", "wait=5", "finish=-1s", "wait=9000h"} {
+		code, _ = ask(t, http.MethodPost, base+"/switchover?"+wrong)
+		require.Equal(t, http.StatusBadRequest, code, wrong)
+	}
+	code, _ = ask(t, http.MethodGet, base+"/switchover")
+	require.Equal(t, http.StatusMethodNotAllowed, code)
+}
+
 func TestQuitQuitQuit_isThereOnlyIfAskedFor(t *testing.T) {
 	var p process
 	base, _ := start(t, &p, "127.0.0.1:0")

@@ -13,6 +13,7 @@ type Config struct {
 	Listen             []Listen
 	HTTP               HTTP
 	Upstream           Upstream
+	Discovery          Discovery
 	Pool               Pool
 	Failover           Failover
 	Reads              Reads
@@ -24,6 +25,7 @@ type Config struct {
 	ClientTLS          ClientTLS
 	Databases          map[string]Database // By the name that clients ask for.
 	Users              map[string]User     // By the name that clients log in with.
+	Admin              Admin
 	Takeover           Takeover
 	Drain              Drain
 	Lifecycle          Lifecycle
@@ -135,6 +137,11 @@ type User struct {
 	PoolMode       PoolMode
 	MaxClients     int
 	MaxConnections int
+}
+
+// Admin is who may look after the proxy by SQL.
+type Admin struct {
+	Users []string // Empty: the user of the upstream URL.
 }
 
 // Takeover is how a successor takes the clients over.

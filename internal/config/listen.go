@@ -82,41 +82,8 @@ func sequence(n *yaml.Node) []*yaml.Node {
 }
 
 // addressList is a list of addresses. An empty one is allowed.
-type addressList struct{ to *[]string }
-
-func (a addressList) decode(r *reader, key string, n *yaml.Node) {
-	var list []string
-	before := len(r.faults)
-	for i, element := range sequence(n) {
-		var address string
-		place := fmt.Sprintf("%s[%d]", key, i)
-		text(&address, "host:port or the path of a unix socket").decode(r, place, resolve(element))
-		if r.failed[place] {
-			continue
-		}
-		if p := checkAddress(address); p != nil {
-			r.fault(element, place, p.wrong, p.instead)
-			continue
-		}
-		list = append(list, address)
-	}
-	if len(r.faults) > before {
-		r.failed[key] = true
-		return
-	}
-	*a.to = list
-}
-
-func (a addressList) encode() *yaml.Node {
-	list := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
-	for _, address := range *a.to {
-		list.Content = append(list.Content, textNode(address))
-	}
-	return list
-}
-
-func (a addressList) accepts() string {
-	return "a list of host:port and paths of unix sockets"
+func addressList(to *[]string) value {
+	return textList{to: to, one: "host:port or the path of a unix socket", several: "host:port and paths of unix sockets", check: checkAddress}
 }
 
 // listenList is a list of addresses that may be mappings with a route.

@@ -29,7 +29,7 @@ const (
 func (c *Config) options() []option {
 	var all []option
 	for _, part := range [][]option{
-		c.listenOptions(), c.upstreamOptions(), c.readOptions(), c.poolOptions(), c.clientOptions(), c.accessOptions(), c.processOptions(), c.resourceOptions(),
+		c.listenOptions(), c.upstreamOptions(), c.discoveryOptions(), c.readOptions(), c.poolOptions(), c.clientOptions(), c.accessOptions(), c.processOptions(), c.resourceOptions(),
 	} {
 		all = append(all, part...)
 	}
@@ -44,7 +44,7 @@ func (c *Config) listenOptions() []option {
 			"{address: host:port, route: prefer-standby}; routes are primary (the default), standby, prefer-standby (the primary where no standby will do) " +
 			"and any. A client may ask for another one by the startup parameter pgsidecar.route.",
 	}, {
-		key: "http.listen", value: addressList{&c.HTTP.Listen}, restart: true,
+		key: "http.listen", value: addressList(&c.HTTP.Listen), restart: true,
 		doc: "Where probes (/livez, /readyz), /metrics and the status page are served: host:port or the path of a unix socket. " +
 			"Kubernetes and Prometheus need an address of the pod, such as 0.0.0.0:6433; what changes the proxy's state (drain, reload) " +
 			"answers on loopback and unix sockets only. An empty list switches it off.",
@@ -67,9 +67,9 @@ func (c *Config) upstreamOptions() []option {
 			"sslrootcert work as there. Its user and password are those of the first known user. Settings in it " +
 			"(application_name, options) are given to every server connection.",
 	}, {
-		key: "upstream.hosts", value: addressList{&c.Upstream.Hosts}, alias: "targets servers",
-		doc: "The servers of the cluster, primary and standbys, in place of the hosts in the URL; everything else is taken from there. With several " +
-			"hosts, here or in the URL, all of them are probed, and clients are led to the one that is the primary.",
+		key: "upstream.hosts", value: addressList(&c.Upstream.Hosts), alias: "targets servers",
+		doc: "The servers of the cluster, primary and standbys, in place of the hosts in the URL; everything else is taken from there. With hosts " +
+			"here, or several in the URL, all of them are probed, and clients are led to the one that is the primary.",
 	}, {
 		key: "upstream.password_file", value: path(&c.Upstream.PasswordFile),
 		doc: "A file with the password of the URL's user, for passwords that change: it is read at each login. " +
@@ -269,6 +269,10 @@ func (u *User) options() []option {
 
 func (c *Config) processOptions() []option {
 	return []option{{
+		key: "admin.users", value: textList{to: &c.Admin.Users, one: "a user", several: "users", check: checkUser}, alias: "admin_users stats_users",
+		doc: "Who may use the SQL console, which is the database pgsidecar, or pgbouncer, of the listener. They log in as all clients do. What changes " +
+			"something (PAUSE, RESUME, RECONNECT, RELOAD, SHUTDOWN) they may on loopback and unix sockets only. An empty list is the user of upstream.url.",
+	}, {
 		key: "takeover.socket", value: path(&c.Takeover.Socket), restart: true,
 		doc: "A unix socket at which a successor of this process asks for its clients: pgsidecar run --takeover. Only processes of the same user " +
 			"are heard. Keep it in a directory that nobody else may write to. Without it there is no handover.",
@@ -304,6 +308,13 @@ func (c *Config) processOptions() []option {
 		key: "loops", value: number(&c.Loops, 1, 64), restart: true,
 		doc: "How many event loops carry the clients. One is right up to a full core.",
 	}}
+}
+
+func checkUser(name string) *problem {
+	if name == "" {
+		return &problem{"is empty", "write the name of a user"}
+	}
+	return nil
 }
 
 func poolMode(to *PoolMode) value { return choice(to, PoolTransaction, PoolSession, PoolStatement) }

@@ -53,6 +53,10 @@ func TestOptions_eachKey_changesOnlyItself(t *testing.T) {
 func otherThan(o option) *yaml.Node {
 	now := o.value.encode()
 	switch {
+	case strings.Contains(o.value.accepts(), "SRV records"):
+		return textNode("_postgresql._tcp.db")
+	case o.key == "discovery.dns_server", strings.HasPrefix(o.value.accepts(), "a name"):
+		return textNode("a.example")
 	case now.Kind == yaml.SequenceNode:
 		return textNode("127.0.0.1:99")
 	case now.Kind == yaml.MappingNode:

@@ -135,3 +135,22 @@ func comment(lead, text string) string {
 	}
 	return strings.Join(append(lines, strings.TrimRight(line, " ")), "\n")
 }
+
+// Setting is one key of a configuration.
+type Setting struct {
+	Key            string
+	Value, Default string // As YAML, secrets masked.
+	Live           bool   // A running proxy takes a change over.
+}
+
+// Settings returns all keys, in the order of the reference.
+func Settings(c Config) []Setting {
+	standard := Default()
+	defaults := standard.options()
+	options := c.options()
+	all := make([]Setting, len(options))
+	for i, o := range options {
+		all[i] = Setting{Key: o.key, Value: show(o, o.value.encode()), Default: show(o, defaults[i].value.encode()), Live: !o.restart}
+	}
+	return all
+}

@@ -13,6 +13,7 @@ import (
 // validate notes what is wrong between keys, each of which is right by itself.
 func (r *reader) validate(c *Config) {
 	r.validateUpstream(c)
+	r.validateDiscovery(c)
 	r.validateAddresses(c)
 	r.validatePool(c)
 	r.validateDrain(c)
@@ -217,6 +218,10 @@ func (r *reader) validateFiles(c *Config) {
 	files := []struct{ key, name string }{
 		{"upstream.password_file", c.Upstream.PasswordFile},
 		{"client_auth.users_file", c.ClientAuth.UsersFile},
+		{"discovery.patroni_password_file", c.Discovery.PatroniPasswordFile},
+		{"discovery.patroni_ca_file", c.Discovery.PatroniCAFile},
+		{"discovery.patroni_cert_file", c.Discovery.PatroniCertFile},
+		{"discovery.patroni_key_file", c.Discovery.PatroniKeyFile},
 		{"client_tls.cert_file", c.ClientTLS.CertFile},
 		{"client_tls.key_file", c.ClientTLS.KeyFile},
 		{"client_tls.ca_file", c.ClientTLS.CAFile},

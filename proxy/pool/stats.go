@@ -50,6 +50,7 @@ type Stats struct {
 	Idle    int // attached to a loop, unused
 	Lent    int // with a session, or on the way to one or to a loop
 	Private int // of Lent, those of one session only
+	Granted int // of Lent, those that their session has not taken yet
 	Dialing int // attempts in flight
 	Closing int // out of use, not gone yet
 
@@ -105,6 +106,7 @@ func (p *Pool) observe(s *Stats, now int64) {
 	lent := p.count[slotMoving] + p.count[slotAdopting] + p.count[slotGranted] + p.count[slotLent]
 	s.Idle += p.count[slotIdle]
 	s.Lent += lent
+	s.Granted += p.count[slotMoving] + p.count[slotGranted]
 	s.Private += lent + p.count[slotIdle] - p.live
 	s.Dialing += p.dialing[shared] + p.dialing[private]
 	s.Closing += p.count[slotClosing]

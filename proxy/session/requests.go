@@ -11,7 +11,7 @@ import (
 
 // resume goes on with what was kept while the session waited, and then with what the client has sent meanwhile.
 func (s *Session) resume() {
-	if s.phase != active || s.waiting() || s.is(stalled|resolving) {
+	if s.phase != active || s.waiting() || s.is(stalled|resolving) || s.suspended() {
 		return
 	}
 	if b := s.conn.TakeKept(); b != nil && !s.requests(b) {
@@ -56,7 +56,7 @@ func (s *Session) readable() bool {
 	case s.phase != active || s.waiting() || s.is(stalled|resolving):
 		return false
 	case s.link != nil:
-		return !s.link.Blocked() && !s.link.beingCancelled()
+		return !s.link.Blocked() && !s.link.beingCancelled() && !s.suspended()
 	case s.conn.Blocked():
 		return false
 	case s.refusal != nil || s.is(hungUp) || s.conn.Kept() > 0 || !s.conn.Unread():

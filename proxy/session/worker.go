@@ -89,6 +89,9 @@ type Shared struct {
 	// must not block.
 	Suspect func()
 
+	// Suspended keeps sessions that have a server of their own from beginning transactions; see Worker.Continue.
+	Suspended atomic.Bool
+
 	numbers statement.Numbers
 	clients *wire.Classes
 	wrote   atomic.Int64  // loop.Nanos of when something may have been committed that a client was told of last; kept for StrictConsistency only

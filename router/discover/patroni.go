@@ -33,7 +33,8 @@ type Patroni struct {
 	rounds
 
 	config PatroniConfig
-	urls   []*url.URL // Run's goroutine puts the one that has answered last to the front
+	known  []*url.URL // those of the configuration
+	urls   []*url.URL // the same; Run's goroutine puts the one that has answered last to the front
 	client *http.Client
 }
 
@@ -54,8 +55,9 @@ func NewPatroni(config PatroniConfig) (*Patroni, error) {
 		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return nil, fmt.Errorf("parse URL of Patroni: %q is not like http://host:8008", text)
 		}
-		p.urls = append(p.urls, u)
+		p.known = append(p.known, u)
 	}
+	p.urls = slices.Clone(p.known)
 	p.client = &http.Client{
 		// No proxy of the environment: it is for the way to the Internet.
 		Transport: &http.Transport{TLSClientConfig: config.TLS, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
@@ -170,10 +172,7 @@ func (p *Patroni) get(ctx context.Context, u *url.URL, into any) error {
 	if err != nil {
 		return fmt.Errorf("ask Patroni at %s: %w", u.Host, err)
 	}
-	known := slices.ContainsFunc(p.urls, func(k *url.URL) bool { return k.Scheme == u.Scheme && k.Host == u.Host })
-	if known && p.config.Username != "" {
-		request.SetBasicAuth(p.config.Username, p.config.Password)
-	}
+	p.authenticate(request)
 	response, err := p.client.Do(request)
 	if err != nil {
 		return fmt.Errorf("ask Patroni: %w", err)
@@ -193,4 +192,13 @@ func (p *Patroni) get(ctx context.Context, u *url.URL, into any) error {
 		return fmt.Errorf("ask Patroni at %s: %w", u.Host, err)
 	}
 	return nil
+}
+
+// authenticate adds the credentials to a request to one of the configured hosts.
+func (p *Patroni) authenticate(request *http.Request) {
+	u := request.URL
+	known := slices.ContainsFunc(p.known, func(k *url.URL) bool { return k.Scheme == u.Scheme && k.Host == u.Host })
+	if known && p.config.Username != "" {
+		request.SetBasicAuth(p.config.Username, p.config.Password)
+	}
 }

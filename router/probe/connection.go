@@ -92,7 +92,7 @@ func (c *connection) inquire(ctx context.Context, o *Observation) (err error) {
 			}
 		}
 	}
-	o.SystemID, o.Since = c.link.server.systemID, c.link.since
+	o.SystemID, o.Instance, o.Since = c.link.server.systemID, c.link.server.instance, c.link.since
 	o.History = c.historyOf(ctx, o)
 	return nil
 }

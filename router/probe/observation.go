@@ -16,6 +16,10 @@ type Observation struct {
 	// SystemID identifies the cluster: servers with the same one are copies of each other.
 	SystemID uint64
 
+	// Instance tells the running server from all others of its cluster, whatever name it is reached by: when it was started, to the
+	// microsecond, and the port in its configuration, which no two servers of one machine share.
+	Instance string
+
 	// Timeline is exact on a primary, from the moment of its promotion. On a standby it is a lower bound, as a plain role is told
 	// only what the last restart point knew: that it is low says nothing against a standby.
 	Timeline uint32

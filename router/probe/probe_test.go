@@ -101,6 +101,21 @@ func TestProbe_primaryTellsWhoItIs(t *testing.T) {
 	})
 }
 
+func TestProbe_instance_isThatOfTheServerWhateverItsName(t *testing.T) {
+	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
+		seen := func(url string) *probe.Observation { return begin(t, url).until(t, "an answer", well) }
+		user := c.Role(t)
+		byAddress, bySocket := seen(c.URL("postgres", user)), seen(c.SocketURL("postgres", pgtest.Superuser))
+		require.NotEmpty(t, byAddress.Instance)
+		require.Equal(t, byAddress.Instance, bySocket.Instance)
+		standby := c.Standby(t, nil)
+		c.WaitForStandby(t, standby)
+		copied := seen(standby.URL("postgres", user))
+		require.Equal(t, byAddress.SystemID, copied.SystemID)
+		require.NotEqual(t, byAddress.Instance, copied.Instance)
+	})
+}
+
 func TestProbe_writesAreSeenInTheLSN(t *testing.T) {
 	pgtest.ForEach(t, func(t *testing.T, c *pgtest.Cluster) {
 		w := begin(t, c.URL("postgres", c.Role(t)), often)

@@ -40,7 +40,8 @@ func (l *link) sql(p part, timeout time.Duration) string {
 			AND setrole IN (0, to_regrole(quote_ident(session_user))) AND value LIKE 'default\_transaction\_read\_only=%'
 			ORDER BY setrole <> 0 DESC, setdatabase <> 0 DESC LIMIT 1)`
 	case identity:
-		return `SELECT system_identifier FROM pg_control_system()`
+		return `SELECT system_identifier, extract(epoch FROM pg_postmaster_start_time()) || '/' || current_setting('port')
+			FROM pg_control_system()`
 	case abilities:
 		return `SELECT has_function_privilege('pg_read_file(text,bigint,bigint,boolean)', 'execute'),
 			(SELECT rolreplication FROM pg_roles WHERE rolname = session_user),
@@ -76,6 +77,7 @@ func (l *link) sql(p part, timeout time.Duration) string {
 // server is what does not change while a connection lives.
 type server struct {
 	systemID     uint64
+	instance     string
 	readOnly     string // the stored setting of default_transaction_read_only that the session began with
 	mayReadFiles bool
 	mayReplicate bool
@@ -113,7 +115,7 @@ func (l *link) understand(o *Observation, p part, rows [][]string) error {
 		}
 	case identity:
 		// The type is bigint, and half of all identifiers are negative in it.
-		l.server.systemID = uint64(r.signed())
+		l.server.systemID, l.server.instance = uint64(r.signed()), r.text()
 	case abilities:
 		l.server.mayReadFiles, l.server.mayReplicate = r.boolean(), r.boolean()
 		l.server.aurora, l.server.rds = r.boolean(), r.boolean()
