@@ -144,6 +144,18 @@ func decoded(t *testing.T, messages []pgproto3.Message) (all []pgtest.Message) {
 	return all
 }
 
+// What stands beside a DEALLOCATE is never dropped without a word.
+func TestPrepared_deallocateAmongOthers_isNotTakenForAll(t *testing.T) {
+	p := poolOf(t, pgtest.Shared(t, 0), 1)
+	a := raw(t, p.url())
+	a.say(parse("a1", "select 1"), syncNow())
+	for _, sql := range []string{"deallocate a1; select 'x'", "select 'x'; deallocate a1"} {
+		got := a.say(query(sql))
+		require.Contains(t, got, `E 26000 prepared statement "a1" does not exist`, "%s", sql)
+	}
+	require.Equal(t, "D 1", a.say(run("a1")...)[1])
+}
+
 // A DEALLOCATE that was parsed on one server and is executed on another, which has never seen its statement.
 func TestPrepared_deallocateByNameParsedOnAnotherServer(t *testing.T) {
 	p := poolOf(t, pgtest.Shared(t, 0), 2)

@@ -38,13 +38,14 @@ type Conn struct {
 type flags uint8
 
 const (
-	unread   flags = 1 << iota // The socket may have bytes or its end: no read has found less than it asked for since the last event.
-	hungUp                     // The peer has closed its side or the connection has failed: unread stays set.
-	held                       // The tls.Conn may hold bytes that it has read already.
-	watching                   // The poller reports when the socket can be written.
-	failed                     // A write has failed behind the owner's back.
-	queued                     // The outbox may hold bytes for the peer.
-	bounced                    // What the outbox held for the peer could not be written.
+	unread    flags = 1 << iota // The socket may have bytes or its end: no read has found less than it asked for since the last event.
+	hungUp                      // The peer has closed its side or the connection has failed: unread stays set.
+	held                        // The tls.Conn may hold bytes that it has read already.
+	watching                    // The poller reports when the socket can be written.
+	failed                      // A write has failed behind the owner's back.
+	queued                      // The outbox may hold bytes for the peer.
+	finishing                   // The peer is to be told of the end behind the tail.
+	bounced                     // What the outbox held for the peer could not be written.
 )
 
 // Attach gives a connection to the loop, which tells o of events from now on; when something can be read already,
@@ -108,7 +109,7 @@ func (c *Conn) Close() {
 	c.forget()
 }
 
-// CloseWrite tells the peer that nothing more will be written. A tail has to be gone before: what is pending is lost.
+// CloseWrite tells the peer that nothing more will be written, once what is pending has been.
 func (c *Conn) CloseWrite() error {
 	if c.loop == nil {
 		return net.ErrClosed
@@ -124,6 +125,14 @@ func (c *Conn) CloseWrite() error {
 	if err := c.Flush(); err != nil {
 		return err
 	}
+	if c.tail != nil {
+		c.flags |= finishing
+		return nil
+	}
+	return c.shutdown()
+}
+
+func (c *Conn) shutdown() error {
 	return os.NewSyscallError("shutdown", unix.Shutdown(int(c.fd), unix.SHUT_WR))
 }
 

@@ -141,3 +141,24 @@ func TestOutbox_whatTheSocketDoesNotTake_isTold(t *testing.T) {
 	require.Equal(t, 1, stuck)
 	on(t, l, func() { require.True(t, p.conn.Blocked()) })
 }
+
+func TestCloseWrite_withATail_comesBehindIt(t *testing.T) {
+	l := start(t, Config{})
+	ours, theirs := tcpPair(t)
+	require.NoError(t, ours.SetWriteBuffer(1))
+	p := &probe{}
+	p.attach(t, l, ours)
+	sent := random(4 << 20)
+	var blocked bool
+	on(t, l, func() {
+		_ = p.conn.Write(sent)
+		blocked = p.conn.Blocked()
+		if err := p.conn.CloseWrite(); err != nil {
+			t.Error(err)
+		}
+	})
+	require.True(t, blocked)
+	got, err := io.ReadAll(theirs)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(sent, got))
+}

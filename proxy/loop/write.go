@@ -139,6 +139,9 @@ func (c *Conn) writable() {
 		c.tail.sent += n
 	default:
 		c.dropTail()
+		if c.flags&finishing != 0 {
+			_ = c.shutdown() // A peer that is gone already is found by reading.
+		}
 		c.owner.Drained()
 	}
 }

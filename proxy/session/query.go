@@ -76,10 +76,10 @@ func (s *Session) query(e *edit, at int, p wire.Piece) next {
 const forgets = state.Deallocate | state.DeallocateAll | state.DiscardAll | state.Reset | state.ResetUser | state.ResetAll
 
 // deallocated returns the client's statement that the text of a DEALLOCATE names, and its name; nil if it is none of the
-// protocol's.
+// protocol's, or if the text says more.
 func (s *Session) deallocated(sql []byte) (*statement.Statement, string) {
 	actions := state.Parse(sql)
-	if s.names == nil || len(actions) != 1 || !actions[0].Effect.Has(state.Deallocate) {
+	if s.names == nil || len(actions) != 1 || state.Classify(sql).Count != 1 || !actions[0].Effect.Has(state.Deallocate) {
 		return nil, ""
 	}
 	return s.names.Find([]byte(actions[0].Name))
