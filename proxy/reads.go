@@ -28,7 +28,7 @@ func (p *Proxy) routeOf(set *setting, client *login.Client, route session.Route)
 		if !ok {
 			return route, &refusal{
 				code: "22023", message: fmt.Sprintf("invalid value for parameter %q: %q", routeOption, parameter.Value),
-				hint:    "Valid values are: primary, read-write, standby, read-only, prefer-standby, any.",
+				hint:    "Valid values are: primary, read-write, standby, read-only, prefer-standby, any, auto.",
 				outcome: stats.Broken,
 			}
 		}
@@ -48,6 +48,8 @@ func parseRoute(word string) (session.Route, bool) {
 		return session.PreferStandby, true
 	case "any":
 		return session.AnyServer, true
+	case "auto":
+		return session.Auto, true
 	}
 	return session.Primary, false
 }

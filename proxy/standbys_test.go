@@ -132,7 +132,7 @@ func onStandby(t *testing.T, conn *pgx.Conn) bool {
 func TestReads(t *testing.T) {
 	all := trio{primary: pgtest.Start(t, pgtest.Config{})}
 	for range 2 {
-		all.standbys = append(all.standbys, all.primary.Standby(t, nil))
+		all.standbys = append(all.standbys, all.primary.Standby(t, map[string]string{"max_standby_streaming_delay": "50ms"}))
 	}
 	for name, test := range map[string]func(*testing.T, trio){
 		"eachRoute_leadsWhereItSays":              readsEachRoute,
@@ -146,6 +146,10 @@ func TestReads(t *testing.T) {
 		"standbyAppears_thoseWhoWaitAreServed":                 readsStandbyAppears,
 		"standbyIsGivenUp_sessionsGoElsewhereAndStay":          readsStandbyIsGivenUp,
 		"standbyFrozen_isCutOffAndTheSessionGoesOn":            readsStandbyFrozen,
+		"auto_readsOnStandbysAndWritesOnThePrimary":            readsAuto,
+		"auto_refused_runsOnThePrimaryOnce":                    readsRefused,
+		"cancelledByRecovery_runsOnThePrimary":                 readsConflict,
+		"auto_pipelines_neitherHangNorRunTwice":                readsPipelines,
 		"readOnlyTransactions_runOnStandbys":                   readsReadOnlyTransactions,
 		"twoStandbys_shareTheLoad":                             readsTwoStandbys,
 	} {
@@ -390,7 +394,8 @@ func readsStandbyFrozen(t *testing.T, c trio) {
 	answer := started(func() error { _, err := try(conn, "select 1"); return err })
 	await(t, "it waits for the frozen server", func() bool { return r.Snapshot().Clients.Active == 1 }, r.testProxy)
 	r.see(time.Time{}, func(_ int, s *proxy.Standby) { s.Lost = true })
-	require.Equal(t, "08006", pgError(t, <-answer).Code)
+	require.NoError(t, <-answer, "it has run on the primary")
+	require.Equal(t, uint64(1), r.Snapshot().Totals.ReadsLost)
 	require.False(t, onStandby(t, conn), "the session has stayed")
 	r.standbys[0].Thaw(t)
 }
@@ -472,4 +477,144 @@ func readsReadOnlyTransactions(t *testing.T, c trio) {
 	one(t, conn, "begin read only")
 	require.False(t, where(), "no standby shows what it has written")
 	one(t, conn, "commit")
+}
+
+// protocols are the ways in which pgx sends a query.
+func protocols() map[string]pgx.QueryExecMode {
+	return map[string]pgx.QueryExecMode{
+		"simple": pgx.QueryExecModeSimpleProtocol, "prepared": pgx.QueryExecModeCacheStatement, "described": pgx.QueryExecModeDescribeExec, "unnamed": pgx.QueryExecModeExec,
+	}
+}
+
+func readsAuto(t *testing.T, c trio) {
+	r := c.with(t, 1, nil)
+	r.primary.Exec(t, "create table if not exists auto (n int)")
+	r.primary.WaitForStandby(t, r.standbys[0])
+	ctx := context.Background()
+	for name, mode := range protocols() {
+		t.Run(name, func(t *testing.T) {
+			conn := r.connect(0, "pgsidecar.route", "auto")
+			asked := func(sql string) (standby bool) {
+				require.NoError(t, conn.QueryRow(ctx, sql, mode).Scan(&standby))
+				return standby
+			}
+			await(t, "reads run on the standby", func() bool { r.see(time.Now()); return asked("select pg_is_in_recovery()") }, r.testProxy)
+			require.True(t, asked("with x as (select pg_is_in_recovery() as r) select r from x"))
+			for _, sql := range []string{
+				"insert into auto values (1) returning pg_is_in_recovery()", "with x as (insert into auto values (1)) select pg_is_in_recovery()",
+				"select pg_is_in_recovery() from pg_advisory_xact_lock(1)", "select pg_is_in_recovery() from pg_locks limit 1",
+				"select pg_is_in_recovery() from (select n from auto limit 1 for update) as x",
+			} {
+				r.see(time.Now())
+				require.False(t, asked(sql), sql)
+			}
+			tx, err := conn.Begin(ctx)
+			require.NoError(t, err)
+			r.see(time.Now())
+			require.False(t, asked("select pg_is_in_recovery()"), "in a block")
+			require.NoError(t, tx.Rollback(ctx))
+		})
+	}
+	require.Zero(t, r.Snapshot().Totals.ReadsRefused)
+}
+
+// What a view hides is found out by the standby's refusal.
+func readsRefused(t *testing.T, c trio) {
+	r := c.with(t, 1, nil)
+	r.primary.Exec(t, "create table if not exists hidden (n int)")
+	r.primary.Exec(t, "create or replace function hide(int) returns boolean language sql as 'insert into hidden values ($1) returning pg_is_in_recovery()'")
+	r.primary.Exec(t, "create operator !!! (function = hide, rightarg = int)")
+	r.primary.WaitForStandby(t, r.standbys[0])
+	ctx := context.Background()
+	for name, mode := range protocols() {
+		t.Run(name, func(t *testing.T) {
+			conn := r.connect(0, "pgsidecar.route", "auto")
+			var standby bool
+			await(t, "reads run on the standby", func() bool {
+				r.see(time.Now())
+				require.NoError(t, conn.QueryRow(ctx, "select pg_is_in_recovery()", mode).Scan(&standby))
+				return standby
+			}, r.testProxy)
+			r.primary.Exec(t, "truncate hidden")
+			before := r.Snapshot().Totals.ReadsRefused
+			sql := "select !!! 7 as " + name
+			require.NoError(t, conn.QueryRow(ctx, sql, mode).Scan(&standby))
+			require.False(t, standby)
+			require.Equal(t, 1, pgtest.Value[int](t, r.primary, "select count(*)::int from hidden"), "it ran once")
+			after := r.Snapshot().Totals.ReadsRefused
+			require.Equal(t, before+1, after, "and was refused once")
+			r.see(time.Now())
+			require.NoError(t, conn.QueryRow(ctx, sql, mode).Scan(&standby))
+			require.Equal(t, after, r.Snapshot().Totals.ReadsRefused, "from then on it is known")
+			var n int
+			require.NoError(t, conn.QueryRow(ctx, "select $1::int", mode, 5).Scan(&n), "the client's statements are what they were")
+			require.Equal(t, 5, n)
+		})
+	}
+	for _, e := range r.Snapshot().Errors {
+		require.NotEqual(t, "25006", e.SQLState, "nobody was told")
+	}
+}
+
+func readsConflict(t *testing.T, c trio) {
+	r := c.with(t, 1, nil)
+	r.primary.Exec(t, "create table if not exists locked (n int)")
+	r.primary.WaitForStandby(t, r.standbys[0])
+	r.see(time.Now())
+	conn := r.connect(preferStandby)
+	require.True(t, onStandby(t, conn))
+	answer := started(func() string {
+		where, err := try(conn, "select pg_is_in_recovery()::text from pg_sleep(0.7) left join locked on true")
+		if err != nil {
+			where = err.Error()
+		}
+		return where
+	})
+	w := watch(t, r.standbys[0])
+	await(t, "it runs there", func() bool {
+		return w.count("select count(*) from pg_stat_activity where query like '%left join locked%' and state = 'active' and pid <> pg_backend_pid()") > 0
+	})
+	r.primary.Exec(t, "begin; lock table locked in access exclusive mode; commit")
+	require.Equal(t, "false", <-answer, "cancelled there, it has run on the primary")
+	require.Equal(t, uint64(1), r.Snapshot().Totals.ReadsConflict)
+	require.Empty(t, r.Snapshot().Errors)
+}
+
+// A pipeline may begin with a read and go on with a block, or with a write: nothing may be withheld for ever, or be run twice.
+func readsPipelines(t *testing.T, c trio) {
+	r := c.with(t, 1, nil)
+	r.primary.Exec(t, "create table if not exists piped (n int)")
+	r.primary.WaitForStandby(t, r.standbys[0])
+	conn := r.connect(0, "pgsidecar.route", "auto")
+	await(t, "reads run on the standby", func() bool { r.see(time.Now()); return onStandby(t, conn) }, r.testProxy)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for name, queries := range map[string][]string{
+		"a block":           {"select 1", "begin", "select 2", "commit"},
+		"a write":           {"select 1", "insert into piped values (1)", "select 2"},
+		"two reads":         {"select 1", "select 2"},
+		"a fault":           {"select 1", "select 1/0", "select 2"},
+		"a block that ends": {"select 1", "begin", "select 1/0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.see(time.Now())
+			r.primary.Exec(t, "truncate piped")
+			batch := new(pgx.Batch)
+			for _, sql := range queries {
+				batch.Queue(sql)
+			}
+			err := conn.SendBatch(ctx, batch).Close()
+			if strings.Contains(strings.Join(queries, " "), "1/0") {
+				require.Equal(t, "22012", pgError(t, err).Code)
+			} else {
+				require.NoError(t, err)
+			}
+			if conn.PgConn().TxStatus() != 'I' {
+				one(t, conn, "rollback")
+			}
+			want := strings.Count(strings.Join(queries, " "), "insert")
+			require.Equal(t, want, pgtest.Value[int](t, r.primary, "select count(*)::int from piped"))
+			require.Equal(t, "3", one(t, conn, "select 3"))
+		})
+	}
 }

@@ -231,6 +231,8 @@ func wireRoute(r config.Route) session.Route {
 		return session.PreferStandby
 	case config.RouteAny:
 		return session.AnyServer
+	case config.RouteAuto:
+		return session.Auto
 	case config.RoutePrimary:
 	}
 	return session.Primary

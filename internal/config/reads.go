@@ -25,6 +25,7 @@ const (
 	RouteStandby       Route = "standby"
 	RoutePreferStandby Route = "prefer-standby"
 	RouteAny           Route = "any"
+	RouteAuto          Route = "auto"
 )
 
 // The levels of consistency, from the weakest to the strongest.
@@ -35,7 +36,7 @@ const (
 )
 
 func route(to *Route) value {
-	return choice(to, RoutePrimary, RouteStandby, RoutePreferStandby, RouteAny)
+	return choice(to, RoutePrimary, RouteStandby, RoutePreferStandby, RouteAny, RouteAuto)
 }
 
 func (c *Config) readOptions() []option {

@@ -35,7 +35,7 @@ func full() fixed {
 		StatementsSimple: 11, StatementsExtended: 12, BytesFromClients: 13, BytesToClients: 14, BytesFromServers: 15, BytesToServers: 16,
 		ReparsesNamed: 17, ReparsesUnnamed: 18, StateReplays: 19, StateResets: 20, StateLeaks: 21,
 		DrainedIdle: 22, DrainedFinished: 23, DrainedCut: 24, TakenOver: 25, HandedOver: 26, Reruns: 27,
-		ReadsNone: 81, ReadsBehind: 82, ReadsByChance: 83,
+		ReadsNone: 81, ReadsBehind: 82, ReadsByChance: 83, ReadsRefused: 84, ReadsConflict: 85, ReadsLost: 86,
 	}
 	wait.AddTo(&totals.Wait)
 	transaction.AddTo(&totals.Transaction)
@@ -131,7 +131,10 @@ pgsidecar_prepared_statements{where="shared"} 52
 pgsidecar_reads_total{reason="by_chance",target="primary"} 83
 pgsidecar_reads_total{reason="no_standby",target="primary"} 81
 pgsidecar_reads_total{reason="not_yet_shown",target="primary"} 82
+pgsidecar_reads_total{reason="recovery_conflict",target="primary"} 85
+pgsidecar_reads_total{reason="refused",target="primary"} 84
 pgsidecar_reads_total{reason="standby",target="b"} 76
+pgsidecar_reads_total{reason="standby_lost",target="primary"} 86
 pgsidecar_requests_run_again_total 27
 pgsidecar_server_closed_total{reason="idle"} 55
 pgsidecar_server_connections{pool="a%2Fb/100%25%FF",state="active"} 0

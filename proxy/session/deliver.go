@@ -86,7 +86,7 @@ func (s *Session) replies(l *Server, buf []byte) {
 		l.attempt.spend()
 		s.reruns = 0
 	}
-	s.tell(out)
+	s.tell(s.withhold(out))
 	switch {
 	case errors.Is(fault, errRefused):
 		s.ownRequestFailed()
@@ -274,8 +274,10 @@ func (s *Session) errorResponse(e *edit, at int, p wire.Piece) {
 		return
 	}
 	s.set(undone, true)
-	s.worker.shared.Errors.Add(code, fromServer)
-	if string(code) == readOnlyTransaction {
+	if !s.refusedBy(p) {
+		s.worker.shared.Errors.Add(code, fromServer)
+	}
+	if string(code) == readOnlyTransaction && l.standby == nil {
 		s.worker.shared.Suspect()
 	}
 	if string(code) == "0A000" && string(wire.ErrorField(body, 'R')) == "RevalidateCachedQuery" {

@@ -96,7 +96,7 @@ func (i *Image) check() error {
 	if i.Unsupported > RefuseUnsupported {
 		return errors.New("what it does with statements that pin is not known")
 	}
-	if i.Route > AnyServer {
+	if i.Route > Auto {
 		return errors.New("its route is not known")
 	}
 	if i.User == "" || i.Database == "" || i.PoolUser == "" || i.PoolDatabase == "" || i.Protocol>>16 != 3 {

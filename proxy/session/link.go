@@ -98,6 +98,7 @@ func (s *Session) linkTo(l *Server) {
 	if l.standby != nil {
 		l.standby.Use(1)
 	}
+	s.tries()
 	s.since = loop.Nanos()
 	s.set(touched, false)
 	l.attempt.begin()
@@ -116,7 +117,7 @@ func (s *Session) unlink() *Server {
 	if l.standby != nil {
 		l.standby.Use(-1)
 	}
-	if s.reads != nil && s.is(touched) {
+	if s.reads != nil {
 		s.noteRead(l)
 	}
 	s.link, l.session = nil, nil
@@ -147,9 +148,11 @@ func (s *Session) between() bool {
 // settle looks, after replies have been delivered, whether the transaction is over, and lets the server go if it is.
 func (s *Session) settle() {
 	l := s.link
-	switch {
-	case l == nil:
+	if l == nil {
 		return
+	}
+	s.tryNoMore()
+	switch {
 	case s.is(resolving):
 		if l.Replies.Settled() && l.Status == wire.Idle {
 			s.learn()
@@ -168,6 +171,9 @@ func (s *Session) settle() {
 		return
 	case !s.virtual() || s.phase != active:
 		s.settlePrivate()
+		return
+	}
+	if s.endAttempt() {
 		return
 	}
 	s.tellNotes()

@@ -23,6 +23,8 @@ func (s *Session) serverLost(l *Server, err error) {
 	case s.neverReached(err):
 		s.runAgain(l)
 		return
+	case s.lostAttempt(l):
+		return
 	}
 	s.worker.shared.Suspect()
 	answer := errServerLost()

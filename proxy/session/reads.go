@@ -27,6 +27,7 @@ const (
 	StandbyOnly         // standbys; it waits for one as others do for the primary
 	PreferStandby       // a standby, or the primary where there is none that will do
 	AnyServer           // whichever
+	Auto                // a standby for what seems to read only, outside of a block; the primary for the rest
 )
 
 // Consistency is what a client that reads from standbys is certain to see.
@@ -42,8 +43,12 @@ const (
 // reads is what a session remembers whose transactions may run on standbys.
 type reads struct {
 	needs   standby.Needs
-	byText  bool             // whether a transaction may run on a standby depends on what it begins with:
-	reading bool             // the one that the session wants a server for may
+	byText  bool // whether a transaction may run on a standby depends on what it begins with:
+	reading bool // the one that the session wants a server for may
+
+	attempt trial
+	again   bool             // what is read next from the client has been put back, and runs on the primary
+	learn   bool             // and is to be run there from then on
 	chosen  *standby.Standby // for the connection asked for last; nil: the primary
 	pool    *pool.Pool       // that of chosen for the client
 	until   int64            // when the wait for a standby ends, 0: it does not wait
@@ -55,9 +60,11 @@ type reads struct {
 // newReads returns what a client's session begins with; nil: it reads from the primary.
 func (w *Worker) newReads(who *Client) *reads {
 	switch {
-	case who.Route != Primary:
+	case who.private() && (who.Route == Primary || who.Route == Auto):
+		return nil
+	case who.Route != Primary && who.Route != Auto:
 		return new(reads)
-	case w.config.ReadOnlyTransactions && !who.private():
+	case w.config.ReadOnlyTransactions || who.Route == Auto:
 		return &reads{byText: true}
 	}
 	return nil
@@ -95,7 +102,7 @@ func (s *Session) needs() standby.Needs {
 func (s *Session) choose(primary bool) *pool.Pool {
 	r, route := s.reads, s.who.Route
 	r.chosen = nil
-	if primary && route != StandbyOnly || r.byText && !r.reading {
+	if s.is(resolving) || primary && route != StandbyOnly || r.byText && !r.reading {
 		return s.who.Pool
 	}
 	needs := s.needs()
@@ -334,8 +341,10 @@ const mayWrite = state.Write | state.DDL | state.Copy | state.Sequence | state.N
 // noteRead takes note of what the client has seen and written, right before its server is taken away from it. The time has to be
 // that of now: what it has been told was true before.
 func (s *Session) noteRead(l *Server) {
+	s.reads.attempt.on = false
 	n, now := &s.reads.needs, loop.Nanos()
 	switch {
+	case !s.is(touched):
 	case l.standby != nil:
 		n.Read, n.On = now, l.standby
 	case s.is(wrote):

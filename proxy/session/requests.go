@@ -115,6 +115,7 @@ func (s *Session) requests(buf []byte) bool {
 	if s.is(touched) {
 		from = 0
 	}
+	tried := -1 // where what an attempt asks for begins
 	var fault error
 	for at < len(buf) && step == taken {
 		p, err := s.scan.Next(buf[at:])
@@ -128,6 +129,9 @@ func (s *Session) requests(buf []byte) bool {
 		if step = s.request(&e, at, p); step == taken {
 			if s.is(touched) {
 				from = min(from, at)
+				if tried < 0 && s.trying() {
+					tried = at
+				}
 			}
 			at += len(p.Data)
 		}
@@ -141,6 +145,9 @@ func (s *Session) requests(buf []byte) bool {
 	w.local = keepBuffer(w.local)
 	s.conn.Keep(buf[at:])
 	s.tell(local)
+	if tried >= 0 && s.trying() {
+		s.asks(buf[tried:at])
+	}
 	if s.link != nil {
 		if s.virtual() {
 			s.link.attempt.keep(buf[min(from, at):at])
@@ -211,6 +218,10 @@ func (s *Session) request(e *edit, at int, p wire.Piece) next {
 			return later
 		}
 		s.linkTo(l)
+	}
+	if s.trying() && !s.tryNext(p) {
+		s.set(stalled, true)
+		return later
 	}
 	if s.virtual() && s.mustStall(p) {
 		s.stall(e, at)

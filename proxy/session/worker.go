@@ -92,6 +92,7 @@ type Shared struct {
 	// Suspended keeps sessions that have a server of their own from beginning transactions; see Worker.Continue.
 	Suspended atomic.Bool
 
+	refused refusedTexts // by standbys
 	numbers statement.Numbers
 	clients *wire.Classes
 	wrote   atomic.Int64  // loop.Nanos of when something may have been committed that a client was told of last; kept for StrictConsistency only

@@ -112,6 +112,8 @@ const (
 	Unknown
 	// Unseen is no effect of a text: it is used where what the text does not show is not known either (see Hidden).
 	Unseen
+	// Local calls a function that acts on the server it runs on and leaves nothing in the session. A standby would do it, to itself.
+	Local
 )
 
 // Has tells whether any of the given effects is in the set.

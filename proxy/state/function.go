@@ -9,6 +9,9 @@ func functionEffect(folded []byte) Effect {
 	if effect := sessionFunction(folded); effect != 0 {
 		return effect
 	}
+	if actsOnServer(folded) {
+		return Local
+	}
 	if syntaxWord(folded) || everydayFunction(folded) || catalogFunction(folded) || harmlessVolatile(folded) {
 		return 0
 	}

@@ -115,7 +115,7 @@ type Read struct {
 
 // Reads returns where clients that may read on standbys had their transactions run.
 func (s *Snapshot) Reads() []Read {
-	all := make([]Read, 0, len(s.Standbys)+3)
+	all := make([]Read, 0, len(s.Standbys)+6)
 	for _, b := range s.Standbys {
 		all = append(all, Read{b.Name, "standby", b.Transactions})
 	}
@@ -123,6 +123,9 @@ func (s *Snapshot) Reads() []Read {
 		Read{"primary", "no_standby", s.Totals.ReadsNone},
 		Read{"primary", "not_yet_shown", s.Totals.ReadsBehind},
 		Read{"primary", "by_chance", s.Totals.ReadsByChance},
+		Read{"primary", "refused", s.Totals.ReadsRefused},
+		Read{"primary", "recovery_conflict", s.Totals.ReadsConflict},
+		Read{"primary", "standby_lost", s.Totals.ReadsLost},
 	)
 }
 

@@ -49,6 +49,9 @@ type Loop struct {
 	ReadsNone     Counter // There was no standby that may be read from.
 	ReadsBehind   Counter // None was known to show what the client has written or read.
 	ReadsByChance Counter // Any server would have done.
+	ReadsRefused  Counter // A standby has refused it, and the client was not told.
+	ReadsConflict Counter // A standby has cancelled it because of its recovery, and the client was not told.
+	ReadsLost     Counter // Its standby was lost, and the client was not told.
 
 	HandedOver Counter // Clients that have moved to a successor process.
 	TakenOver  Counter // Clients that have moved here from a predecessor.
@@ -73,6 +76,7 @@ type Totals struct {
 	DrainedIdle, DrainedFinished, DrainedCut                           uint64
 	HandedOver, TakenOver                                              uint64
 	ReadsNone, ReadsBehind, ReadsByChance                              uint64
+	ReadsRefused, ReadsConflict, ReadsLost                             uint64
 	Wait, Transaction                                                  Distribution
 }
 
@@ -97,6 +101,9 @@ func (l *Loop) AddTo(t *Totals) {
 	t.ReadsNone += l.ReadsNone.Load()
 	t.ReadsBehind += l.ReadsBehind.Load()
 	t.ReadsByChance += l.ReadsByChance.Load()
+	t.ReadsRefused += l.ReadsRefused.Load()
+	t.ReadsConflict += l.ReadsConflict.Load()
+	t.ReadsLost += l.ReadsLost.Load()
 	t.HandedOver += l.HandedOver.Load()
 	t.TakenOver += l.TakenOver.Load()
 	l.Wait.AddTo(&t.Wait)
