@@ -41,7 +41,7 @@ func (c *Config) listenOptions() []option {
 		key: "listen", value: listenList{&c.Listen}, restart: true, alias: "listen_addr listen_port unix_socket_dir",
 		doc: "Where clients connect: host:port, or the path of a unix socket. A path whose last part does not begin with " +
 			".s.PGSQL. is a directory, in which the socket .s.PGSQL.6432 is made. An entry may also be a mapping " +
-			"{address: host:port, route: prefer-standby}; routes are primary (the default), standby, prefer-standby (the primary where no standby will do) " +
+			"{address: host:port, route: prefer-standby}; routes are primary (the default), standby, prefer-standby (the primary where no standby will do), " +
 			"any, and auto (a standby for what seems to read only, and the primary for the rest). A client may ask for another one by the startup parameter pgsidecar.route.",
 	}, {
 		key: "http.listen", value: addressList(&c.HTTP.Listen), restart: true,
