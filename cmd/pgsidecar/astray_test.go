@@ -23,6 +23,10 @@ func (f *followed) says(text string) {
 	awaitThat(f.t, "status says: "+text, func() bool { _, out := f.ask("status"); return strings.Contains(out, text) })
 }
 
+// atRest waits until the only client has no server: what a database hides may have to be learned first, and every transaction
+// is followed by a question until then.
+func (f *followed) atRest() { f.says("clients: 1 idle, 0 active, 0 waiting") }
+
 // client connects as soon as there is a primary.
 func (f *followed) client() (conn *pgx.Conn) {
 	f.t.Helper()
@@ -62,6 +66,7 @@ func TestFailover_primaryDemotedAndStillAnswering_isNotWrittenTo(t *testing.T) {
 	f := follow(t, "", one, other)
 	conn := f.client()
 	require.Equal(t, "false", answer(t, conn, "select pg_is_in_recovery()::text"))
+	f.atRest()
 	one.WaitForStandby(t, other)
 	one.Stop(t, pgtest.Fast)
 	other.Promote(t)
@@ -108,6 +113,7 @@ func TestFailover_anotherClusterBehindTheName_isRefused(t *testing.T) {
 	conn := f.client()
 	_, err := conn.Exec(context.Background(), "insert into t values (1)")
 	require.NoError(t, err)
+	f.atRest()
 	require.NoError(t, os.Remove(name))
 	require.NoError(t, os.Symlink(stranger.SocketFile(), name))
 	relay.Cut()

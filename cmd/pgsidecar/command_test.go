@@ -24,7 +24,7 @@ func TestCommands_exitCodesAndWords(t *testing.T) {
 		{"help nothing", exitUsage, `there is no command "nothing"`},
 		{"version", exitOK, "pgsidecar "},
 		{"--version", exitOK, "pgsidecar "},
-		{"chek", exitUsage, `there is no command "chek": write one of run, check, status, health, drain, verify, version`},
+		{"chek", exitUsage, `there is no command "chek": write one of run, check, status, health, drain, switchover, verify, version`},
 		{"check extra", exitUsage, `check takes no argument "extra"; see pgsidecar check --help`},
 		{"--nothing", exitUsage, "flag provided but not defined: -nothing; see pgsidecar run --help"},
 		{"run", exitUsage, "upstream.url: is not set"},
