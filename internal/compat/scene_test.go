@@ -100,8 +100,9 @@ func sqlState(err error) string {
 // asleep is a query that tells whether somebody else executes one that begins so.
 func asleep(query string) string { return "select count(*) > 0" + executing(query) }
 
-// terminate is a query that ends the connection to PostgreSQL of whoever executes one that begins so.
-func terminate(query string) string { return "select pg_terminate_backend(pid)" + executing(query) }
+// terminate is a query that ends the connection to PostgreSQL of whoever executes one that begins so, after a while: what has only just
+// begun would be run again, and nobody be told.
+func terminate(query string) string { return "select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end)" + executing(query) }
 
 func executing(query string) string {
 	return " from pg_stat_activity where datname = current_database() and state = 'active' and wait_event is not null and pid <> pg_backend_pid() and query like '" + query + "%'"

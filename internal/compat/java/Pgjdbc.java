@@ -885,7 +885,7 @@ public final class Pgjdbc {
   private Object terminated() throws Exception {
     Connection connection = connect();
     String query = "select pg_sleep(61)";
-    String got = sleepThrough(connection.createStatement(), query, () -> rows(connect(), "select pg_terminate_backend(pid)" + executing(query)));
+    String got = sleepThrough(connection.createStatement(), query, () -> rows(connect(), "select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end)" + executing(query)));
     return List.of(got, connection.isClosed(), rows(connect(), "select 1"));
   }
 

@@ -77,6 +77,6 @@ const executing = (query) => `from pg_stat_activity where datname = current_data
 const asleep = (query) => `select count(*) > 0 as asleep ${executing(query)}`;
 
 // terminate is a query that ends the connection to PostgreSQL of whoever executes one that begins so.
-const terminate = (query) => `select pg_terminate_backend(pid) ${executing(query)}`;
+const terminate = (query) => `select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end) ${executing(query)}`;
 
 module.exports = { play, at, ca: env.COMPAT_CA, big, digest, until, manyErrors, show, settings, asleep, terminate };

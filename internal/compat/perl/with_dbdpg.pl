@@ -181,7 +181,7 @@ my %play = (
         my $statement = $db->prepare($query, {pg_async => PG_ASYNC, pg_server_prepare => 0});
         $statement->execute;
         1 until @{rows($watcher, 'select 1 ' . executing($query))};
-        $watcher->do('select pg_terminate_backend(pid) ' . executing($query));
+        $watcher->do('select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end) ' . executing($query));
         my $got = eval { $db->pg_result; 'none' } // $db->state;
         return [$got, rows(connection(), 'select 1')];
     },

@@ -215,7 +215,7 @@ $play = [
     },
     'terminated' => function () {
         [$db, $query] = [native(), 'select pg_sleep(61)'];
-        return [sleepThrough($db, $query, fn($watcher) => rows($watcher, 'select pg_terminate_backend(pid)' . executing($query))), rows(pdo(), 'select 1')];
+        return [sleepThrough($db, $query, fn($watcher) => rows($watcher, 'select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end)' . executing($query))), rows(pdo(), 'select 1')];
     },
 ];
 

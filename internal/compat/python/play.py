@@ -96,7 +96,7 @@ def asleep(query):
 
 def terminate(query):
     """A query that ends the connection to PostgreSQL of whoever executes one that begins so."""
-    return "select pg_terminate_backend(pid)" + executing(query)
+    return "select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end)" + executing(query)
 
 
 def until(condition):

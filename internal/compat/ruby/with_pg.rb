@@ -276,7 +276,7 @@ module WithPG
   def terminated
     conn = connect_to
     query = "select pg_sleep(61)"
-    got = sleep_through(conn, query) { |watcher| watcher.exec("select pg_terminate_backend(pid) #{executing(query)}") }
+    got = sleep_through(conn, query) { |watcher| watcher.exec("select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end) #{executing(query)}") }
     [got, open(1) { |again| rows(again, "select 1") }]
   end
 end
