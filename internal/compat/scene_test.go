@@ -102,7 +102,9 @@ func asleep(query string) string { return "select count(*) > 0" + executing(quer
 
 // terminate is a query that ends the connection to PostgreSQL of whoever executes one that begins so, after a while: what has only just
 // begun would be run again, and nobody be told.
-func terminate(query string) string { return "select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end)" + executing(query) }
+func terminate(query string) string {
+	return "select pg_terminate_backend(case when pg_sleep(1.5) is not null then pid end)" + executing(query)
+}
 
 func executing(query string) string {
 	return " from pg_stat_activity where datname = current_database() and state = 'active' and wait_event is not null and pid <> pg_backend_pid() and query like '" + query + "%'"
