@@ -192,7 +192,7 @@ var sessionCommandsStatements = []classified{
 	{"SELECT pg_try_advisory_lock_shared(1)", AdvisoryLock},
 	{"SELECT pg_advisory_unlock(1)", AdvisoryUnlock},
 	{"SELECT pg_advisory_unlock_all()", AdvisoryUnlockAll},
-	{"SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock(2)", 0},
+	{"SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock(2)", Local},
 	{"SELECT * FROM pg_advisory_lock(1)", AdvisoryLock},
 	{"SELECT 1 WHERE (pg_advisory_lock)(1) IS NULL", 0}, // no call in SQL
 	{"DECLARE c CURSOR WITH HOLD FOR SELECT 1", HoldCursor},
