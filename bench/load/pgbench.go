@@ -137,6 +137,11 @@ func (p Pgbench) sample(dir string, m *meter, from, to reading) (Sample, error) 
 	if p.Reconnect {
 		all = cycles(all)
 	}
+	return m.transactions(all, from, to)
+}
+
+// transactions is what has been measured of the transactions between two readings.
+func (m *meter) transactions(all []transaction, from, to reading) (Sample, error) {
 	measured, err := within(all, from.at, to.at)
 	if err != nil {
 		return nil, err

@@ -116,16 +116,5 @@ func (l Settings) sample(m *meter, from, to reading, done [][]transaction) (Samp
 	for _, one := range done {
 		all = append(all, one...)
 	}
-	measured, err := within(all, from.at, to.at)
-	if err != nil {
-		return nil, err
-	}
-	latencies := make([]time.Duration, len(measured))
-	for i, t := range measured {
-		latencies[i] = t.latency
-	}
-	middle := percentiles(latencies, 0.5, 0.99)
-	s := Sample{TPS: float64(len(measured)) / to.at.Sub(from.at).Seconds(), P50: middle[0], P99: middle[1]}
-	m.cost(s, from, to, float64(len(measured)))
-	return s, nil
+	return m.transactions(all, from, to)
 }

@@ -148,7 +148,7 @@ func TestFailover_primaryKilled_clientsGoOnAndNothingIsLost(t *testing.T) {
 			primary.Kill(t)
 			began := time.Now()
 			tookOver := make(chan time.Time, 1)
-			go func() { tookOver <- firstWrite(standby) }()
+			go func() { tookOver <- firstWrite(standby, "create table taken_over ()") }()
 			standby.Promote(t)
 			_, err := waits.Exec(context.Background(), "insert into ledger values (-1)")
 			require.NoError(t, err, "who was between transactions sees no error")
@@ -169,7 +169,7 @@ func TestFailover_primaryKilled_clientsGoOnAndNothingIsLost(t *testing.T) {
 }
 
 // firstWrite returns when a server first accepted a write.
-func firstWrite(c *pgtest.Cluster) time.Time {
+func firstWrite(c *pgtest.Cluster, sql string) time.Time {
 	conn, err := pgx.Connect(context.Background(), c.SocketURL("postgres", pgcluster.Superuser))
 	if err != nil {
 		return time.Time{}
@@ -178,7 +178,7 @@ func firstWrite(c *pgtest.Cluster) time.Time {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
-		if _, err := conn.Exec(context.Background(), "create table taken_over ()"); err == nil {
+		if _, err := conn.Exec(context.Background(), sql); err == nil {
 			break
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -12,10 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"pgsidecar/internal/pgcluster"
 	"pgsidecar/internal/pgtest"
 )
 
@@ -147,7 +144,7 @@ func (s *stage) failover(t *testing.T, how string, contenders []*contender, last
 	}
 	began := time.Now()
 	accepted := make(chan time.Time, 1)
-	go func() { accepted <- firstInsert(next.Cluster) }()
+	go func() { accepted <- firstWrite(next.Cluster, "insert into accepted values (now())") }()
 	next.Promote(t)
 	at := <-accepted
 	for _, c := range contenders {
@@ -176,23 +173,6 @@ func (s *stage) failover(t *testing.T, how string, contenders []*contender, last
 
 // longest is for how long the primary stays lost, at most, until everybody writes again.
 const longest = 40 * time.Second
-
-// firstInsert returns when a server first accepted a write.
-func firstInsert(c *pgtest.Cluster) time.Time {
-	conn, err := pgx.Connect(context.Background(), c.SocketURL("postgres", pgcluster.Superuser))
-	if err != nil {
-		return time.Time{}
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range tick.C {
-		if _, err := conn.Exec(context.Background(), "insert into accepted values (now())"); err == nil {
-			break
-		}
-	}
-	return time.Now()
-}
 
 // figure is what the clients of one contender have seen of one failover.
 type figure struct {

@@ -70,12 +70,12 @@ func wire(c config.Config, log *slog.Logger) (proxy.Config, error) {
 	}
 	for name, d := range c.Databases {
 		wired.Databases[name] = proxy.Database{
-			Name: d.DBName, User: d.User, Mode: ownMode(d.PoolMode), Route: ownRoute(d.Route), MaxClients: d.MaxClients, MaxConnections: d.MaxConnections,
-			Unsupported: ownUnsupported(d.OnUnsupported),
+			Name: d.DBName, User: d.User, Mode: own(d.PoolMode, wireMode), Route: own(d.Route, wireRoute), MaxClients: d.MaxClients, MaxConnections: d.MaxConnections,
+			Unsupported: own(d.OnUnsupported, wireUnsupported),
 		}
 	}
 	for name, u := range c.Users {
-		wired.Users[name] = proxy.User{Mode: ownMode(u.PoolMode), MaxClients: u.MaxClients, MaxConnections: u.MaxConnections}
+		wired.Users[name] = proxy.User{Mode: own(u.PoolMode, wireMode), MaxClients: u.MaxClients, MaxConnections: u.MaxConnections}
 	}
 	return wired, nil
 }
@@ -181,13 +181,13 @@ func wireSession(c config.Config) session.Config {
 	}
 }
 
-// ownUnsupported translates what is said for a database, which may leave it to the session section.
-func ownUnsupported(u config.OnUnsupported) *session.Unsupported {
-	if u == "" {
+// own translates what is said for one database or user, which may leave it to what holds for all: nil then.
+func own[Said ~string, Wired any](said Said, wire func(Said) Wired) *Wired {
+	if said == "" {
 		return nil
 	}
-	own := wireUnsupported(u)
-	return &own
+	wired := wire(said)
+	return &wired
 }
 
 func wireUnsupported(u config.OnUnsupported) session.Unsupported {
@@ -236,22 +236,4 @@ func wireRoute(r config.Route) session.Route {
 	case config.RoutePrimary:
 	}
 	return session.Primary
-}
-
-// ownRoute translates the route of a database, which may leave it to the address.
-func ownRoute(r config.Route) *session.Route {
-	if r == "" {
-		return nil
-	}
-	route := wireRoute(r)
-	return &route
-}
-
-// ownMode translates the mode of a database or user, which may leave it to others.
-func ownMode(m config.PoolMode) *session.Mode {
-	if m == "" {
-		return nil
-	}
-	mode := wireMode(m)
-	return &mode
 }

@@ -173,7 +173,7 @@ func (s *Session) settle() {
 		s.settlePrivate()
 		return
 	}
-	if s.endAttempt() {
+	if s.endTrial() {
 		return
 	}
 	s.tellNotes()

@@ -23,7 +23,7 @@ func (s *Session) serverLost(l *Server, err error) {
 	case s.neverReached(err):
 		s.runAgain(l)
 		return
-	case s.lostAttempt(l):
+	case s.lostTrial(l):
 		return
 	}
 	s.worker.shared.Suspect()

@@ -46,12 +46,12 @@ type reads struct {
 	byText  bool // whether a transaction may run on a standby depends on what it begins with:
 	reading bool // the one that the session wants a server for may
 
-	attempt trial
-	again   bool             // what is read next from the client has been put back, and runs on the primary
-	learn   bool             // and is to be run there from then on
-	chosen  *standby.Standby // for the connection asked for last; nil: the primary
-	pool    *pool.Pool       // that of chosen for the client
-	until   int64            // when the wait for a standby ends, 0: it does not wait
+	trial  trial
+	again  bool             // what is read next from the client has been put back, and runs on the primary
+	learn  bool             // and is to be run there from then on
+	chosen *standby.Standby // for the connection asked for last; nil: the primary
+	pool   *pool.Pool       // that of chosen for the client
+	until  int64            // when the wait for a standby ends, 0: it does not wait
 
 	astray   int64         // since when it has read on the primary, because that shows more than standbys do; 0: it has not
 	patience time.Duration // how long it may be so before it waits
@@ -341,7 +341,7 @@ const mayWrite = state.Write | state.DDL | state.Copy | state.Sequence | state.N
 // noteRead takes note of what the client has seen and written, right before its server is taken away from it. The time has to be
 // that of now: what it has been told was true before.
 func (s *Session) noteRead(l *Server) {
-	s.reads.attempt.on = false
+	s.reads.trial.on = false
 	n, now := &s.reads.needs, loop.Nanos()
 	switch {
 	case !s.is(touched):

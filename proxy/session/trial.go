@@ -37,28 +37,28 @@ type closedName struct {
 	st   *statement.Statement
 }
 
-// maxAttempt bounds what is kept of the messages, and of the answer, in bytes.
-const maxAttempt = 16 << 10
+// maxTrial bounds what is kept of the messages, and of the answer, in bytes.
+const maxTrial = 16 << 10
 
-// tries begins an attempt with the linked server, if it may end there.
+// tries begins a trial with the linked server, if it may end there.
 func (s *Session) tries() {
 	r := s.reads
 	if r == nil {
 		return
 	}
-	a := &r.attempt
+	a := &r.trial
 	*a = trial{asked: a.asked[:0], answer: a.answer[:0]}
 	a.on = s.link.standby != nil && s.who.Route != StandbyOnly && s.virtual() && s.phase == active
 	a.unnamed = s.unnamed
 }
 
-// trying tells whether an attempt is under way.
-func (s *Session) trying() bool { return s.reads != nil && s.reads.attempt.on }
+// trying tells whether a trial is under way.
+func (s *Session) trying() bool { return s.reads != nil && s.reads.trial.on }
 
 // asks keeps messages that are about to be sent.
 func (s *Session) asks(messages []byte) {
-	a := &s.reads.attempt
-	if len(a.asked)+len(messages) > maxAttempt {
+	a := &s.reads.trial
+	if len(a.asked)+len(messages) > maxTrial {
 		s.stopTrying() // too long to be sent again
 		return
 	}
@@ -66,11 +66,11 @@ func (s *Session) asks(messages []byte) {
 }
 
 // stopTrying has the client told whatever comes of it.
-func (s *Session) stopTrying() { s.tell(s.reads.attempt.over()) }
+func (s *Session) stopTrying() { s.tell(s.reads.trial.over()) }
 
-// tryNext takes note of a message that is next to be sent. It reports false if that has to wait until the attempt is over.
+// tryNext takes note of a message that is next to be sent. It reports false if that has to wait until the trial is over.
 func (s *Session) tryNext(p wire.Piece) bool {
-	a := &s.reads.attempt
+	a := &s.reads.trial
 	if a.whole {
 		return false
 	}
@@ -99,14 +99,14 @@ func (s *Session) tryNext(p wire.Piece) bool {
 	return true
 }
 
-// withhold keeps an answer from the client, as long as the attempt may fail. It returns what is to be told now.
+// withhold keeps an answer from the client, as long as the trial may fail. It returns what is to be told now.
 func (s *Session) withhold(out []byte) []byte {
 	if s.reads == nil {
 		return out
 	}
-	a := &s.reads.attempt
+	a := &s.reads.trial
 	switch {
-	case a.on && len(a.answer)+len(out) <= maxAttempt:
+	case a.on && len(a.answer)+len(out) <= maxTrial:
 		a.answer = append(a.answer, out...)
 		return nil
 	case len(a.answer) == 0:
@@ -116,19 +116,19 @@ func (s *Session) withhold(out []byte) []byte {
 	return append(a.over(), out...)
 }
 
-// over ends an attempt, and returns the answer so far.
+// over ends a trial, and returns the answer so far.
 func (a *trial) over() []byte {
 	answer := a.answer
 	a.on, a.answer = false, nil
 	return answer
 }
 
-// refusedBy heeds an ErrorResponse of the linked server: it may say that the attempt belongs on the primary. It reports whether it does.
+// refusedBy heeds an ErrorResponse of the linked server: it may say that the trial belongs on the primary. It reports whether it does.
 func (s *Session) refusedBy(p wire.Piece) bool {
 	if !s.trying() || !p.End || s.link.Replies.Empty() || s.link.Replies.Head().Fate == server.Swallow {
 		return false
 	}
-	a, body := &s.reads.attempt, wire.Body(p.Data)
+	a, body := &s.reads.trial, wire.Body(p.Data)
 	switch code := string(wire.ErrorField(body, 'C')); code {
 	case "40001", "40P01": // a standby has no other serialization failures and deadlocks than those with its recovery
 		a.refused = true
@@ -142,13 +142,13 @@ func (s *Session) refusedBy(p wire.Piece) bool {
 	return a.refused
 }
 
-// endAttempt ends an attempt when its server has answered everything. It reports whether the client's messages have been put back, to
+// endTrial ends a trial when its server has answered everything. It reports whether the client's messages have been put back, to
 // be run on the primary.
-func (s *Session) endAttempt() bool {
+func (s *Session) endTrial() bool {
 	if !s.trying() {
 		return false
 	}
-	if !s.reads.attempt.refused {
+	if !s.reads.trial.refused {
 		s.stopTrying()
 		return false
 	}
@@ -156,15 +156,15 @@ func (s *Session) endAttempt() bool {
 	return true
 }
 
-// tryNoMore ends an attempt that has become a block, or a copy to which the client has to contribute.
+// tryNoMore ends a trial that has become a block, or a copy to which the client has to contribute.
 func (s *Session) tryNoMore() {
 	if l := s.link; s.trying() && (l.Replies.Starving() || l.Replies.Settled() && l.Status != wire.Idle) {
 		s.stopTrying()
 	}
 }
 
-// lostAttempt does so when the server has been lost. It reports false if the messages cannot be put back.
-func (s *Session) lostAttempt(l *Server) bool {
+// lostTrial does so when the server has been lost. It reports false if the messages cannot be put back.
+func (s *Session) lostTrial(l *Server) bool {
 	if !s.trying() {
 		return false
 	}
@@ -185,9 +185,9 @@ func (s *Session) lostAttempt(l *Server) bool {
 	return true
 }
 
-// putBack makes the session what it was before the attempt. It returns the server.
+// putBack makes the session what it was before the trial. It returns the server.
 func (s *Session) putBack() *Server {
-	a := &s.reads.attempt
+	a := &s.reads.trial
 	for _, name := range a.parsed {
 		if s.names != nil && s.names.Get([]byte(name)) != nil {
 			s.forgetName(name)
